@@ -1,0 +1,24 @@
+"""``python3 -m umlaan.agent VERB …``: each verb is a module of this package with main(argv)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {
+    "run": "run",
+    "hash": "index",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Exit code of the verb; 64 for an unknown one."""
+    if not argv or argv[0] not in VERBS:
+        print(f"umlaan agent: verbs are {', '.join(sorted(VERBS))}", file=sys.stderr)
+        return 64
+    module = importlib.import_module(f"umlaan.agent.{VERBS[argv[0]]}")
+    return int(module.main(argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""Files on the lab host: written beside and renamed, locked with a holder's name."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def write_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Write beside, sync, rename: the file is old or new, never half. OSError if it cannot."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    beside = f"{path}.new-{os.getpid()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(beside)
+        raise
+    os.close(descriptor)
+    os.rename(beside, path)
+
+
+def write_json(path: str, value: Any) -> None:
+    """A JSON file, atomically."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def read_json(path: str) -> Any:
+    """The value of a JSON file; None if it is not there or not whole."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold an flock that names its holder. TimeoutError, naming who has it, after wait seconds."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + wait
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    who = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
+                    raise TimeoutError(f"{path} is held by {who or 'another process'}") from None
+                time.sleep(0.2)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{holder} (pid {os.getpid()})\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

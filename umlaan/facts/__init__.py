@@ -1,0 +1,1 @@
+"""What is there now: each fact one command and one parser."""

@@ -1,0 +1,73 @@
+"""What the facts share: the agent's command line on a lab host, and JSON as the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+
+PACKAGE = Path(__file__).resolve().parent.parent
+FAKE_AGENT = "umlaan-agent"
+
+
+class JsonFact(FactBase[Any]):
+    """A fact whose command prints one JSON value."""
+
+    def process(self, output: list[str]) -> Any:
+        """FactProcessError, quoting the output, where it is not JSON."""
+        try:
+            return json.loads("\n".join(output))
+        except ValueError:
+            raise FactProcessError(f"not JSON: {' '.join(output)[:300]}") from None
+
+
+def agent(host: Host) -> str:
+    """How to call the agent on a lab host: ``agent(host) + " hash …"``.
+
+    On this machine it runs from the package itself; over ssh one zip file, named by its content,
+    is put into /var/tmp the first time.
+    """
+    known = host.connector_data.get("umlaan_agent")
+    if isinstance(known, str):
+        return known
+    connector = type(host.connector).__name__
+    if connector == "FakeConnector":
+        prefix = FAKE_AGENT
+    elif connector == "LocalConnector":
+        prefix = f"PYTHONPATH={PACKAGE.parent} {sys.executable} -S -m umlaan.agent"
+    else:
+        archive = agent_zip()
+        path = f"/var/tmp/umlaan-agent-{hashlib.sha256(archive).hexdigest()[:16]}.zip"
+        if not host.connected:
+            host.connect(raise_exceptions=True)
+        there, _ = host.run_shell_command(f"test -s {path}", print_output=False)
+        if not there:
+            host.put_file(io.BytesIO(archive), f"{path}.new")
+            host.run_shell_command(f"mv {path}.new {path}", print_output=False)
+        prefix = f"PYTHONPATH={path} python3 -S -m umlaan.agent"
+    host.connector_data["umlaan_agent"] = prefix
+    return prefix
+
+
+def agent_zip() -> bytes:
+    """The agent as one zip file, the same bytes for the same content."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        names = [
+            "__init__.py",
+            *sorted(f"agent/{p.name}" for p in (PACKAGE / "agent").glob("*.py")),
+        ]
+        for name in names:
+            info = zipfile.ZipInfo(f"umlaan/{name}", (1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, (PACKAGE / name).read_bytes())
+    return buffer.getvalue()

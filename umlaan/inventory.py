@@ -1,0 +1,93 @@
+"""From pyinfra's inventory and data to the model, with the place of every fault.
+
+Floor: above the model, below facts. deploy.py, the connector and the command read the lab here.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umlaan.model.base import DataError
+from umlaan.model.lab import HostData, Lab, build_lab
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+# Keys that belong to pyinfra's own connectors and arguments, not to the lab.
+_FOREIGN = ("ssh_", "fake_", "_", "docker_", "chroot_", "uml_connector_")
+
+
+def is_uml(host: Host) -> bool:
+    """True for an @uml/… host."""
+    return bool(host.name.startswith("@uml/"))
+
+
+def own_data(host: Host) -> dict[str, Any]:
+    """The host's data without what is pyinfra's own, in pyinfra's order of precedence."""
+    data: dict[str, Any] = host.data.dict()
+    return {k: v for k, v in data.items() if not k.startswith(_FOREIGN)}
+
+
+def load(state: State) -> Lab:
+    """The lab of this run, built once from the whole inventory; --limit does not narrow it.
+
+    DataError with one line a fault: file and line, key, what is allowed, what was given.
+    """
+    loaded = getattr(state, "umlaan_lab", None)
+    if isinstance(loaded, Lab):
+        return loaded
+    override = state.inventory.get_override_data()
+    if "node_count" in override:
+        raise DataError(
+            "--data node_count: inventory.py is read before --data and cannot see it; "
+            "set node_count in inventory.py"
+        )
+    hosts = list(state.inventory)
+    rows = [HostData(name=h.name, is_uml=is_uml(h), data=own_data(h)) for h in hosts]
+    by_name = {h.name: h for h in hosts}
+
+    def locate(host: str, key: str) -> str:
+        return place_of(by_name[host], key) if host in by_name else "inventory.py"
+
+    lab = build_lab(rows, locate)
+    state.umlaan_lab = lab  # type: ignore[attr-defined]
+    return lab
+
+
+def place_of(host: Host, key: str, folder: Path | None = None) -> str:
+    """Where a key of a host's data stands: --data, inventory.py, or file and line in group_data."""
+    inventory = host.inventory
+    if _has(inventory.get_override_data(), key):
+        return "--data"
+    if _has(inventory.get_host_data(host.name), key):
+        return f"inventory.py, host {host.name}"
+    base = (folder or Path.cwd()) / "group_data"
+    for group in [*reversed(list(host.groups)), "all"]:
+        for path in (base / f"{group}.py", base / f"{group}.local.py"):
+            line = _line_of(path, key)
+            if line:
+                return f"group_data/{path.name}:{line}"
+    return f"data of {host.name}"
+
+
+def _has(data: dict[str, Any], key: str) -> bool:
+    return any(k == key or k.startswith(f"{key}.") for k in data)
+
+
+def _line_of(path: Path, key: str) -> int | None:
+    try:
+        tree = ast.parse(path.read_text())
+    except (OSError, SyntaxError):
+        return None
+    for node in tree.body:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        if any(isinstance(t, ast.Name) and t.id == key for t in targets):
+            return node.lineno
+    return None

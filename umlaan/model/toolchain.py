@@ -1,0 +1,21 @@
+"""Where compilers run: on the lab host itself, or in a Debian build root of their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from umlaan.model.base import Model, OneLine
+
+
+class BuildRoot(Model):
+    """A Debian suite and architecture, made once by mmdebstrap and keyed by its content."""
+
+    suite: OneLine = Field(..., pattern=r"^[a-z][a-z0-9.-]*$")
+    arch: Literal["amd64", "i386", "arm64"] = "amd64"
+    mirror: OneLine | None = None
+    packages: tuple[OneLine, ...] = ()
+
+
+Toolchain = Literal["native"] | BuildRoot

@@ -1,0 +1,1 @@
+"""The same nouns as facts/: converge them, and yield nothing when nothing differs."""

@@ -1,0 +1,151 @@
+"""What the operations share: reasons, commands on the lab host that carries a node, long commands.
+
+An operation of a node runs for its @uml/… host, so that a failure stops that node alone; its
+commands run on the lab host. ``carrier(host)`` gives that lab host, for node0 the host itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pyinfra import logger
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.state import StateStage
+from pyinfra.connectors.util import CommandOutput
+from pyinfra.context import host as context_host
+from pyinfra.context import state as context_state
+
+from umlaan.facts.base import agent
+from umlaan.inventory import is_uml, load
+from umlaan.model.host import LabHost
+from umlaan.model.lab import Lab
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+
+def lab() -> Lab:
+    """The lab of this run."""
+    return load(context_state)
+
+
+def carrier(host: Host | None = None) -> Host:
+    """The pyinfra host on which a node's commands run; a lab host is its own.
+
+    OSError, naming the cause, if that lab host failed earlier in this run.
+    """
+    current: Host = host or context_host
+    if not is_uml(current):
+        return current
+    node = lab().node(current.name.removeprefix("@uml/"))
+    found: Host = context_state.inventory.get_host(node.host)
+    return found
+
+
+def lab_host() -> LabHost:
+    """The model of the lab host on which the current operation's commands run."""
+    return lab().host(carrier().name)
+
+
+def executing() -> bool:
+    """True while operations really run; False while pyinfra only plans."""
+    return bool(context_state.current_stage == StateStage.Execute)
+
+
+def why(text: str) -> None:
+    """Say the reason of a change, once a run, and keep it for the plan and the summary."""
+    reasons = reasons_of(context_state)
+    row = (context_host.name, text)
+    if row in reasons:
+        return
+    reasons.append(row)
+    logger.info(f"{context_host.print_prefix}{text}")
+
+
+def reasons_of(state: State) -> list[tuple[str, str]]:
+    """(host, reason) of every change said so far in this run."""
+    rows = getattr(state, "umlaan_reasons", None)
+    if rows is None:
+        rows = []
+        state.umlaan_reasons = rows  # type: ignore[attr-defined]
+    found: list[tuple[str, str]] = rows
+    return found
+
+
+class LabCommand(StringCommand):
+    """A command that runs on the lab host, live: its progress lines show while it runs."""
+
+    def __init__(self, *bits: Any, live: bool = False, **arguments: Any) -> None:
+        super().__init__(*bits, **arguments)
+        self.live = live
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
+        """Run on the carrier; a lab host that failed fails its nodes at once, naming it."""
+        on = carrier(host)
+        if on is not host and on in state.failed_hosts:
+            raise OSError(f"lab host {on.name} failed earlier in this run")
+        if not on.connected:
+            on.connect(reason=f"to reach {host.name}", raise_exceptions=True)
+        connector_arguments.update(self.connector_arguments)
+        status, output = on.run_shell_command(
+            self,
+            print_output=self.live or state.print_output,
+            print_input=state.print_input,
+            **connector_arguments,
+        )
+        # What was shown live is not printed a second time by pyinfra's failure path.
+        return status, CommandOutput([]) if self.live and not status else output
+
+
+def on_lab_host(*bits: Any) -> LabCommand:
+    """A short command on the lab host that carries the current host. Quote with QuoteString."""
+    return LabCommand(*bits)
+
+
+def agent_command(verb: str, *bits: Any, live: bool = False) -> LabCommand:
+    """A verb of the agent on the lab host."""
+    return LabCommand(agent(carrier()), verb, *bits, live=live)
+
+
+def long_command(
+    step: str, command: str, log: str, progress: str = "lines", lock: str | None = None
+) -> LabCommand:
+    """A shell command that takes long: log, progress, and a failure that quotes the log's end.
+
+    log is a name under the lab host's log folder; lock names what must not be built twice at once.
+    """
+    where = lab_host()
+    bits: list[Any] = ["--step", QuoteString(step)]
+    bits += ["--log", QuoteString(f"{where.log_dir}/{log}"), "--progress", QuoteString(progress)]
+    if lock:
+        bits += ["--lock", QuoteString(lock)]
+    return agent_command("run", *bits, "--", "sh", "-ec", QuoteString(command), live=True)
+
+
+class FailCommand(StringCommand):
+    """Fails the one host with a message that is for its user, at execute only."""
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
+        """Print the message and fail."""
+        for line in self.get_raw_value().splitlines():
+            logger.error(f"{host.print_prefix}{line}")
+        return False, CommandOutput([])
+
+
+def fail(message: str) -> Iterator[StringCommand]:
+    """Yield from this to fail the current host with one clear message."""
+    why(message)
+    yield FailCommand(message)
+
+
+def lab_fact(fact: Any, *args: Any, **kwargs: Any) -> Any:
+    """A fact of the lab host that carries the current host."""
+    return carrier().get_fact(fact, *args, **kwargs)
+
+
+def agent_fact(fact: Any, *args: Any, **kwargs: Any) -> Any:
+    """A fact of the lab host whose command is a verb of the agent (its first argument)."""
+    on = carrier()
+    return on.get_fact(fact, agent(on), *args, **kwargs)
