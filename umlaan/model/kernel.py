@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, Literal
 
@@ -84,6 +85,11 @@ class Kernel(Model):
         None, description="what a ready kernel has; a built one is asked through its configuration"
     )
     install: bool = Field(False, description="host kernel: modules_install, install, grub")
+
+    @property
+    def id(self) -> str:
+        """Names this kernel's folder on a lab host: a hash of what the data says, no content."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @model_validator(mode="before")
     @classmethod

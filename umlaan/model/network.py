@@ -44,7 +44,7 @@ class Network(Model):
         return address
 
     def tap_name(self, number: int) -> str:
-        """HTAP for node 1 as in the procedure, HTAP2, HTAP3, … for the others (HTAP0 for node 0)."""
+        """HTAP for node 1 as in the procedure, HTAP2, HTAP3, … for the others, HTAP0 for node 0."""
         return self.tap if number == 1 else f"{self.tap}{number}"
 
     def proxy_port(self, number: int) -> int:

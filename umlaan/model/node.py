@@ -86,3 +86,13 @@ class Node(Model):
     def uml_dir(self) -> str:
         """Where this node's umid folder with pid and mconsole stands."""
         return f"{self.dir}/uml"
+
+    @property
+    def kernel_dir(self) -> str:
+        """Where this node's kernel stands on the lab host: linux, config, stamp.json, modules/."""
+        return f"{self.state_dir}/kernels/{self.kernel.id}"
+
+    @property
+    def kernel_path(self) -> str:
+        """The program that is the node's kernel."""
+        return f"{self.kernel_dir}/linux"

@@ -1,4 +1,4 @@
-"""A node's root: the file system that it boots from, the user's own or an image that umlaan makes."""
+"""A node's root: its file system, the user's own or an image that umlaan makes."""
 
 from __future__ import annotations
 
