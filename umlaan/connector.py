@@ -11,7 +11,7 @@ from pyinfra.connectors.util import CommandOutput
 
 
 class UmlConnector(BaseConnector):
-    """Rides on the lab host's connection: chroot into a stopped node's root, ssh into a live one."""
+    """Rides on the lab host: chroot into a stopped node's root, ssh into a live one."""
 
     handles_execution = True
 
