@@ -8,6 +8,7 @@ import sys
 VERBS = {
     "run": "run",
     "hash": "index",
+    "lock": "lock",
 }
 
 

@@ -1,0 +1,28 @@
+"""``lock --path FILE --holder TEXT``: hold a lab's lock until standard input ends.
+
+Prints "locked" once it has it; else says who holds it and exits with 75. The run that started it
+keeps its standard input open: however that run ends, the lock goes with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from umlaan.agent.files import locked
+
+
+def main(argv: list[str]) -> int:
+    """The ``lock`` verb."""
+    parser = argparse.ArgumentParser(prog="lock")
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--holder", required=True)
+    options = parser.parse_args(argv)
+    try:
+        with locked(options.path, options.holder):
+            print("locked", flush=True)
+            sys.stdin.read()
+    except TimeoutError as error:
+        print(error, flush=True)
+        return 75
+    return 0

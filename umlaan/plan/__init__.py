@@ -1,0 +1,1 @@
+"""Pure: (wanted, found) -> changes with reasons, hashes, parsers of what machines print."""

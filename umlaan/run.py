@@ -1,0 +1,144 @@
+"""One run: the model validated first, the lab's lock held, the last line printed at its end.
+
+``begin`` is deploy.py's first line. It may import all but cli/ and measure/.
+"""
+
+from __future__ import annotations
+
+import atexit
+import getpass
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+from pyinfra.api.exceptions import DeployError
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_state
+
+from umlaan.facts.base import agent
+from umlaan.inventory import load
+from umlaan.model.base import DataError
+from umlaan.model.host import LabHost
+from umlaan.model.lab import Lab
+from umlaan.plan.verdict import NodeState, Summary, Verdict, exit_code, verdict_of
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+
+class Run:
+    """What one run knows of itself."""
+
+    def __init__(self, state: State, lab: Lab, asked: Verdict) -> None:
+        self.state = state
+        self.lab = lab
+        self.asked: Verdict = asked
+        self.dry = is_dry()
+        self.started = time.monotonic()
+        self.nodes: dict[str, NodeState] = {}
+        self.tables: list[str] = []
+        self.locks: list[Any] = []
+
+    def counts(self) -> tuple[int, int, int]:
+        """(changed, operations, failed) over the hosts of this run."""
+        changed = operations = 0
+        for host in self.state.inventory:
+            for data in self.state.ops.get(host, {}).values():
+                operations += 1
+                meta = data.operation_meta
+                if meta.is_complete():
+                    changed += int(meta.did_change())
+                elif self.dry:
+                    changed += int(bool(meta._maybe_is_change))
+        return changed, operations, len(self.state.failed_hosts)
+
+    def finish(self) -> int:
+        """Print tables and the last line; the exit code of the whole run."""
+        changed, operations, failed = self.counts()
+        ended_early = not self.dry and self.state.current_stage < StateStage.Execute
+        verdict = verdict_of(
+            list(self.nodes.values()), changed=changed, failed=failed + ended_early, dry=self.dry
+        )
+        seconds = time.monotonic() - self.started
+        for table in self.tables:
+            print(table)
+        print(Summary(changed, operations, failed, seconds, verdict).line(), flush=True)
+        return exit_code(verdict, self.asked, dry=self.dry)
+
+
+def begin(asked: Verdict = "up") -> Run:
+    """Validate the whole inventory, take the lab's lock, promise the last line. Once a run.
+
+    DeployError, one line a fault, on bad data or when another run is at work: nothing has run yet.
+    """
+    state: State = ctx_state.get()
+    known = getattr(state, "umlaan_run", None)
+    if isinstance(known, Run):
+        return known
+    try:
+        lab = load(state)
+    except DataError as error:
+        raise DeployError(f"the lab's data is not right, nothing was changed:\n{error}") from None
+    run = Run(state, lab, asked)
+    if not run.dry:
+        for host in lab.hosts:
+            run.locks.append(_lock(state.inventory.get_host(host.name), host))
+    state.umlaan_run = run  # type: ignore[attr-defined]
+    atexit.register(_last_line, run)
+    return run
+
+
+def current() -> Run:
+    """The run that deploy.py began."""
+    return begin()
+
+
+def is_dry() -> bool:
+    """True under pyinfra --dry."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.params.get("dry"))
+
+
+def _last_line(run: Run) -> None:
+    code = run.finish()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # pyinfra's own exit code knows nothing of the verdict, and an exit hook cannot change it.
+    os._exit(code)
+
+
+def holder() -> str:
+    """Who holds the lock: the words in another run's message."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    who = f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()}"
+    return f"{who} since {started}: {shlex.join(sys.argv)[:200]}"
+
+
+def _lock(host: Host, lab_host: LabHost) -> Any:
+    """One run at a time: a process on the lab host holds the lock while this run lives."""
+    path = f"/run/umlaan/{lab_host.lab}.lock"
+    words = ["lock", "--path", path, "--holder", holder()]
+    command = f"exec env {agent(host)} {shlex.join(words)}"
+    if type(host.connector).__name__ == "LocalConnector":
+        process = subprocess.Popen(
+            ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        answer = process.stdout.readline().strip()
+        kept: Any = process
+    else:
+        client = getattr(host.connector, "client", None)
+        if client is None:
+            return None
+        stdin, stdout, _ = client.exec_command(command)
+        answer = stdout.readline().strip()
+        kept = (stdin, stdout)
+    if answer != "locked":
+        raise DeployError(f"another run is at work on {host.name}: {answer or 'no answer'}")
+    return kept
