@@ -9,6 +9,7 @@ VERBS = {
     "run": "run",
     "hash": "index",
     "lock": "lock",
+    "dvs": "dvs",
 }
 
 

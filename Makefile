@@ -1,0 +1,49 @@
+# Two commands do all the set-up on a fresh Debian 12, as root: make deploy, make test.
+SHELL := /bin/bash
+VENV ?= .venv
+PY := $(VENV)/bin/python
+RUN := $(VENV)/bin/pyinfra -y inventory.py
+ARGS ?=
+
+.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools bench-converge test-vm clean
+
+deploy: $(VENV)/.ready
+	@$(RUN) deploy.py $(ARGS)
+
+dry: $(VENV)/.ready
+	@$(VENV)/bin/pyinfra --dry inventory.py deploy.py $(ARGS)
+
+verify: $(VENV)/.ready
+	@$(RUN) tasks/verify.py $(ARGS)
+
+destroy: $(VENV)/.ready
+	@$(RUN) tasks/destroy.py $(ARGS)
+
+test: lint unit e2e
+	@echo "umlaan: lint, unit and end-to-end tests passed"
+
+lint: $(VENV)/.test-ready
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy --strict umlaan
+
+unit: $(VENV)/.test-ready
+	@$(PY) -m pytest -q tests/unit tests/operations
+
+e2e: $(VENV)/.test-ready
+	@$(PY) -m pytest -q --durations=15 tests/e2e
+
+venv: $(VENV)/.ready
+
+# python3 of Debian 12 lacks venv until its package is there; any other python3 >= 3.11 serves too.
+$(VENV)/.ready: pyproject.toml
+	@./bin/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.ready pyproject.toml
+	@./bin/test-tools
+	@$(VENV)/bin/pip install -q --no-input -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""One stage of the procedure each: a typed @deploy function of a few operations."""

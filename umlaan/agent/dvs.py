@@ -1,0 +1,251 @@
+"""Build the user's DVS tree in its variants, in copies of umlaan's own; the tarball of the guest's.
+
+``dvs state SPEC`` prints what is there as JSON; ``dvs build SPEC VARIANT…`` builds into
+``cache/dvs/KEY`` (kept for ever, named by content) and ``dvs install SPEC VARIANT…`` brings
+``state/dvs/VARIANT`` to what the cache holds, file by file, so that other files there survive.
+SPEC is JSON from ``umlaan.plan.dvs.spec``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from typing import Any
+
+from umlaan.agent import index
+from umlaan.agent.dvstar import write_tarball
+from umlaan.agent.files import locked, read_json, write_json
+
+Spec = dict[str, Any]
+
+
+def source_of(spec: Spec) -> dict[str, Any] | None:
+    """The source's manifest and hash; None where there is no source."""
+    path = spec["source"]
+    exclude = frozenset(spec["exclude"])
+    if os.path.isdir(path):
+        rows = index.manifest(path, exclude, spec["cache"])
+        return {"hash": index.manifest_hash(rows), "rows": rows}
+    found = index.content(path, exclude, spec["cache"])
+    return None if found is None else {"hash": found["hash"], "rows": {}}
+
+
+def compiler(spec: Spec) -> str:
+    """The compiler's version line, or the build root that holds it."""
+    if spec["buildroot"]:
+        return f"build root {os.path.basename(spec['buildroot'])}"
+    name = spec["cc"]
+    found = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+    return found.stdout.split("\n", 1)[0] or f"{name}: missing"
+
+
+def inputs_of(spec: Spec, variant: str, source_hash: str, cc: str) -> dict[str, Any]:
+    """All that one variant's build depends on."""
+    return {"source": source_hash, "compiler": cc, "steps": spec["variants"][variant]}
+
+
+def key_of(inputs: dict[str, Any]) -> str:
+    """The content key of one variant."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def drift(folder: str, rows: dict[str, list[Any]], cache: str) -> list[str]:
+    """Paths of the manifest that differ or are missing below folder; other files are no drift."""
+    if not os.path.isdir(folder):
+        return sorted(rows)
+    have = index.manifest(folder, frozenset(), cache)
+    bad = []
+    for name, (kind, mode, content) in rows.items():
+        found = have.get(name)
+        executable = bool(mode & 0o100)
+        same = found is not None and [found[0], found[2]] == [kind, content]
+        if not same or (kind == "file" and found and bool(found[1] & 0o100) != executable):
+            bad.append(name)
+    return sorted(bad)
+
+
+def state(spec: Spec) -> dict[str, Any]:
+    """What is there of source, variants and tarball."""
+    source = source_of(spec)
+    answer: dict[str, Any] = {"source": source and source["hash"], "variants": {}}
+    if source is None:
+        return answer
+    cc = compiler(spec)
+    for variant in spec["variants"]:
+        inputs = inputs_of(spec, variant, source["hash"], cc)
+        key = key_of(inputs)
+        stamp = read_json(f"{spec['state']}/{variant}.stamp.json")
+        cached = read_json(f"{spec['cache']}/dvs/{key}/stamp.json")
+        row: dict[str, Any] = {"key": key, "inputs": inputs, "stamp": stamp and stamp["inputs"]}
+        row["built"] = cached is not None
+        row["drift"] = []
+        row["changed_files"] = []
+        if stamp is not None:
+            row["drift"] = drift(f"{spec['state']}/{variant}", stamp["manifest"], spec["cache"])
+            before = stamp.get("source_rows", {})
+            if before and stamp["inputs"]["source"] != source["hash"]:
+                names = set(before) | set(source["rows"])
+                changed = [n for n in names if before.get(n) != source["rows"].get(n)]
+                row["changed_files"] = sorted(changed)[:20]
+        if variant == "ipc" and stamp is not None:
+            tar = f"{spec['state']}/dvs.tar.gz"
+            found = index.content(tar, frozenset(), spec["cache"])
+            row["tarball"] = found["hash"] if found else None
+            row["tarball_wanted"] = stamp.get("tarball")
+        answer["variants"][variant] = row
+    return answer
+
+
+def _unpack(spec: Spec, source_hash: str, target: str) -> None:
+    """A fresh copy of the source, excluded names left out."""
+    path = spec["source"]
+    if os.path.isdir(path):
+        ignore = shutil.ignore_patterns(*spec["exclude"])
+        shutil.copytree(path, target, symlinks=True, ignore=ignore)
+        return
+    if spec["sha256"] and spec["sha256"] != source_hash:
+        raise SystemExit(f"{path}: sha256 is {source_hash}, wanted {spec['sha256']}")
+    beside = f"{target}.tar"
+    with tarfile.open(path) as archive:
+        archive.extractall(beside, filter="tar")
+    inside = os.listdir(beside)
+    whole = f"{beside}/{inside[0]}" if len(inside) == 1 else beside
+    os.rename(whole, target)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _make(spec: Spec, folder: str, step: dict[str, Any]) -> list[str]:
+    """The command line of one step."""
+    variables = [f"{name}={value}" for name, value in step["variables"].items()]
+    where = f"{folder}/{step['dir']}"
+    return ["make", "-C", where, *variables, *step["targets"]]
+
+
+def build(spec: Spec, variant: str) -> None:
+    """One variant into the cache. SystemExit with the failing step's name and command."""
+    source = source_of(spec)
+    if source is None:
+        raise SystemExit(f"{spec['source']}: no such directory or tarball")
+    inputs = inputs_of(spec, variant, source["hash"], compiler(spec))
+    home = f"{spec['cache']}/dvs/{key_of(inputs)}"
+    with locked(f"{home}.lock", f"DVS {variant}", wait=1800):
+        if os.path.exists(f"{home}/stamp.json"):
+            return
+        work = f"{home}.work"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
+        os.makedirs(work)
+        _unpack(spec, source["hash"], f"{work}/dvs")
+        for step in spec["variants"][variant]:
+            _run_step(spec, variant, f"{work}/dvs", step)
+        rows = index.manifest(f"{work}/dvs", frozenset(), spec["cache"])
+        stamp = {"inputs": inputs, "manifest": rows, "source_rows": source["rows"]}
+        if variant == "ipc":
+            name = os.path.basename(spec["dest"])
+            stamp["tarball"] = write_tarball(f"{work}/dvs", rows, f"{work}/dvs.tar.gz", name)
+        write_json(f"{work}/stamp.json", stamp)
+        os.rename(work, home)
+
+
+def _run_step(spec: Spec, variant: str, folder: str, step: dict[str, Any]) -> None:
+    if not os.path.isdir(f"{folder}/{step['dir']}"):
+        raise SystemExit(f"DVS {variant}: dvs.steps names {step['dir']}, which the tree lacks")
+    if spec["buildroot"]:
+        command = [*spec["enter"], *_make(spec, spec["dest"], step)]
+        command = [word.replace("{tree}", folder) for word in command]
+    else:
+        command = _make(spec, folder, step)
+    print(f"# DVS {variant}: {shlex.join(command)}", flush=True)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "DVS_VARIANT": variant}
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    sys.stdout.write(done.stdout.decode(errors="replace"))
+    sys.stdout.flush()
+    if done.returncode:
+        raise SystemExit(f"DVS {variant}: {shlex.join(command)}: exit code {done.returncode}")
+
+
+def install(spec: Spec, variant: str) -> None:
+    """Bring state/dvs/VARIANT to the cache's content; files that are not of the manifest stay."""
+    source = source_of(spec)
+    assert source is not None
+    key = key_of(inputs_of(spec, variant, source["hash"], compiler(spec)))
+    home, folder = f"{spec['cache']}/dvs/{key}", f"{spec['state']}/{variant}"
+    stamp = read_json(f"{home}/stamp.json")
+    if stamp is None:
+        raise SystemExit(f"DVS {variant}: {home} is not built")
+    wanted = stamp["manifest"]
+    spoiled = drift(f"{home}/dvs", wanted, spec["cache"])
+    if spoiled:
+        shutil.rmtree(home)
+        build(spec, variant)
+    old = read_json(f"{folder}.stamp.json") or {"manifest": {}}
+    for name in sorted(set(old["manifest"]) - set(wanted), reverse=True):
+        _remove(f"{folder}/{name}")
+    os.makedirs(folder, exist_ok=True)
+    for name in drift(folder, wanted, spec["cache"]):
+        _place(f"{home}/dvs/{name}", f"{folder}/{name}", wanted[name])
+    if variant == "ipc":
+        shutil.copyfile(f"{home}/dvs.tar.gz", f"{spec['state']}/dvs.tar.gz.new")
+        os.rename(f"{spec['state']}/dvs.tar.gz.new", f"{spec['state']}/dvs.tar.gz")
+    write_json(f"{folder}.stamp.json", stamp)
+
+
+def _remove(path: str) -> None:
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    except OSError:
+        return
+
+
+def _place(source: str, target: str, row: list[Any]) -> None:
+    kind, mode, content = row
+    if kind == "dir":
+        if os.path.lexists(target) and not os.path.isdir(target):
+            os.unlink(target)
+        os.makedirs(target, mode=mode, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    beside = f"{target}.new-{os.getpid()}"
+    if kind == "link":
+        os.symlink(content, beside)
+    else:
+        shutil.copy2(source, beside)
+    if os.path.isdir(target) and not os.path.islink(target):
+        shutil.rmtree(target)
+    os.rename(beside, target)
+
+
+def main(argv: list[str]) -> int:
+    """The ``dvs`` verb: state, build (and install), install."""
+    verb, spec, *variants = argv[0], json.loads(argv[1]), *argv[2:]
+    if verb == "state":
+        print(json.dumps(state(spec)))
+        return 0
+    if verb == "build":
+        # Variants are independent copies; make itself stays single, the trees are small.
+        with concurrent.futures.ThreadPoolExecutor(len(variants)) as pool:
+            jobs = [pool.submit(build, spec, variant) for variant in variants]
+            faults = [job.exception() for job in jobs]
+        for fault in faults:
+            if fault is not None:
+                raise fault
+    for variant in variants:
+        install(spec, variant)
+    return 0

@@ -1,0 +1,100 @@
+"""The DVS's two variants, built in copies of umlaan's own, and the guest's tarball.
+
+Procedure: "Se compilan las librerias dvs/dvk-lib en su version CONFIG_DVKIOCTL" and CONFIG_DVKIPC,
+"Se hace un tar del directorio DVS".
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import FileUploadCommand, StringCommand
+from pyinfra.api.operation import operation
+
+from umlaan.agent import dvstar, index
+from umlaan.facts.base import agent
+from umlaan.facts.dvs import DvsBuilds
+from umlaan.model.dvs import Dvs
+from umlaan.operations.common import (
+    agent_fact,
+    carrier,
+    executing,
+    fail,
+    lab_host,
+    long_command,
+    why,
+)
+from umlaan.plan import dvs as plan
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+
+
+def source_on_host(dvs: Dvs) -> tuple[str, str | None]:
+    """(path on the lab host, folder here to upload first or None).
+
+    A relative source is the project's own, on the machine that runs pyinfra; over ssh it travels
+    as a tarball named by its content.
+    """
+    if dvs.source.startswith("/"):
+        return dvs.source, None
+    here = Path.cwd() / dvs.source
+    if type(carrier().connector).__name__ != "SSHConnector":
+        return str(here), None
+    cache = str(Path.home() / ".cache" / "umlaan")
+    rows = index.manifest(str(here), frozenset(dvs.exclude), cache)
+    digest = index.manifest_hash(rows)[:24]
+    return f"{lab_host().cache_dir}/dvs/upload-{digest}.tar.gz", str(here)
+
+
+def _upload(dvs: Dvs, here: str, target: str) -> Iterator[Any]:
+    cache = Path.home() / ".cache" / "umlaan"
+    cache.mkdir(parents=True, exist_ok=True)
+    rows = index.manifest(here, frozenset(dvs.exclude), str(cache))
+    packed = str(cache / Path(target).name)
+    dvstar.write_tarball(here, rows, packed, "dvs")
+    yield StringCommand("mkdir", "-p", str(Path(target).parent))
+    yield FileUploadCommand(packed, f"{target}.new", remote_temp_filename=f"{target}.tmp")
+    yield StringCommand("mv", f"{target}.new", target)
+
+
+@operation()
+def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
+    """Both variants built and installed in the lab host's state folder, and dvs.tar.gz written.
+
+    + dvs: the user's tree and its build as data
+
+    Fails, naming the step, its command and the log, where a make fails or the source is missing.
+    """
+    source, upload = source_on_host(dvs)
+    wanted = plan.spec(dvs, lab_host(), source)
+    text = json.dumps(wanted, sort_keys=True)
+    found = agent_fact(DvsBuilds, text)
+    if not dvs.steps:
+        yield from fail("dvs.steps: empty: name the directories in which make is to run")
+        return
+    if found is None or found["source"] is None:
+        if upload is None:
+            if executing() or found is not None:
+                yield from fail(f"dvs.source: {source}: no such directory or tarball on the host")
+            return
+        why(f"DVS source: upload {upload}")
+        yield from _upload(dvs, upload, source)
+        rows: dict[str, Any] = {}
+    else:
+        rows = found["variants"]
+    todo = [v for v in dvs.variants if v not in rows or plan.reasons(v, rows[v])]
+    if not todo:
+        return
+    for variant in todo:
+        texts = plan.reasons(variant, rows[variant]) if variant in rows else []
+        for reason in texts or [f"DVS {variant}: build, it is not there yet"]:
+            why(reason)
+    words = ["dvs", "build", text, *todo]
+    yield long_command(
+        f"DVS {' and '.join(todo)}", f"{agent(carrier())} {shlex.join(words)}", "dvs-build.log"
+    )
