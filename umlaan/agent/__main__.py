@@ -9,7 +9,9 @@ VERBS = {
     "run": "run",
     "hash": "index",
     "lock": "lock",
+    "network": "network",
     "dvs": "dvs",
+    "keys": "keys",
 }
 
 

@@ -150,7 +150,7 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
     settings: dict[str, Settings] = {}
     for row in rows:
         try:
-            settings[row.name] = settings_of(row, locate)
+            settings[row.name] = _own_namespace(settings_of(row, locate))
         except DataError as error:
             faults.extend(str(error).splitlines())
     if faults:
@@ -176,6 +176,14 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
     )
     _check_clashes(lab, locate)
     return lab
+
+
+def _own_namespace(settings: Settings) -> Settings:
+    """A lab that does not name its namespace gets one of its own name, so that labs never meet."""
+    if "namespace" in settings.network.model_fields_set:
+        return settings
+    network = settings.network.model_copy(update={"namespace": settings.lab})
+    return settings.model_copy(update={"network": network})
 
 
 def _lab_host(name: str, settings: Settings, *, first: bool) -> LabHost:

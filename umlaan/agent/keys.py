@@ -1,0 +1,79 @@
+"""The lab's ssh keys: one that enters every guest, and a host key for each guest.
+
+``keys state SPEC`` lists what is missing; ``keys make SPEC`` makes just that with ssh-keygen.
+SPEC is JSON: {"dir": state_dir/ssh, "lab": name, "nodes": {"node1": "192.168.1.101"}}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+from umlaan.agent.files import write_atomic
+
+
+def _paths(spec: dict[str, Any]) -> dict[str, str]:
+    paths = {"id_ed25519": f"{spec['dir']}/id_ed25519"}
+    for node in spec["nodes"]:
+        paths[f"host key of {node}"] = f"{spec['dir']}/{node}_host_ed25519_key"
+    return paths
+
+
+def _public(path: str) -> str | None:
+    try:
+        with open(f"{path}.pub") as file:
+            return " ".join(file.read().split()[:2])
+    except OSError:
+        return None
+
+
+def known_hosts(spec: dict[str, Any]) -> str:
+    """Each guest under its name and its address."""
+    lines = []
+    for node, address in sorted(spec["nodes"].items()):
+        public = _public(f"{spec['dir']}/{node}_host_ed25519_key")
+        lines.append(f"{node},{address} {public}\n")
+    return "".join(lines)
+
+
+def missing(spec: dict[str, Any]) -> list[str]:
+    """Names of what is not there or not whole."""
+    lacking = [
+        name
+        for name, path in _paths(spec).items()
+        if _public(path) is None or not os.path.exists(path)
+    ]
+    try:
+        with open(f"{spec['dir']}/known_hosts") as file:
+            whole = file.read() == known_hosts(spec)
+    except OSError:
+        whole = False
+    return lacking if whole else [*lacking, "known_hosts"]
+
+
+def make(spec: dict[str, Any]) -> None:
+    """Make what is missing; a private key that lost its public half gets it back."""
+    os.makedirs(spec["dir"], mode=0o700, exist_ok=True)
+    lacking = missing(spec)
+    for name, path in _paths(spec).items():
+        if name not in lacking:
+            continue
+        if os.path.exists(path):
+            done = subprocess.run(["ssh-keygen", "-y", "-f", path], capture_output=True, check=True)
+            write_atomic(f"{path}.pub", done.stdout)
+            continue
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"umlaan {spec['lab']}"]
+        subprocess.run([*command, "-f", path], check=True, stdin=subprocess.DEVNULL)
+    write_atomic(f"{spec['dir']}/known_hosts", known_hosts(spec).encode())
+
+
+def main(argv: list[str]) -> int:
+    """The ``keys`` verb."""
+    spec = json.loads(argv[1])
+    if argv[0] == "make":
+        make(spec)
+    else:
+        print(json.dumps(missing(spec)))
+    return 0
