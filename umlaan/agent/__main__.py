@@ -12,6 +12,7 @@ VERBS = {
     "network": "network",
     "dvs": "dvs",
     "keys": "keys",
+    "verify": "verify",
 }
 
 

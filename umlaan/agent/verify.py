@@ -1,0 +1,180 @@
+"""``verify SPEC``: what the procedure's own checks look at, read from both sides of one node.
+
+SPEC is JSON from ``umlaan.plan.verify.spec``. Prints {"checks": [{"what", "host", "guest", "ok",
+"detail"}, …]}: the host's view and the guest's view of each. Every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from umlaan.agent.files import read_json
+
+Check = dict[str, Any]
+Spec = dict[str, Any]
+
+
+def check(what: str, ok: bool, host: str = "", guest: str = "", detail: str = "") -> Check:
+    """One row of the table."""
+    return {"what": what, "ok": ok, "host": host, "guest": guest, "detail": detail}
+
+
+def run(command: list[str], text: str | None = None, timeout: float = 30.0) -> tuple[int, str]:
+    """(exit code, output and errors); 124 when the deadline passed."""
+    try:
+        done = subprocess.run(
+            command,
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer in {timeout:.0f} s"
+    return done.returncode, done.stdout
+
+
+def round_trip(output: str) -> str:
+    """The time in ping's output, or nothing."""
+    found = re.search(r"time=([\d.]+ ms)", output)
+    return found.group(1) if found else ""
+
+
+def guest_script(spec: Spec) -> str:
+    """What the guest is asked, in one shell: its fork is slow."""
+    lines = [
+        "echo hostname $(cat /proc/sys/kernel/hostname)",
+        "echo release $(cat /proc/sys/kernel/osrelease)",
+        "ip -o -4 addr show | sed 's/^/address /'",
+        f"ping -n -q -c 1 -W 2 {spec['node0']['address']} >/dev/null 2>&1; echo ping $?",
+    ]
+    if spec["dvs"]:
+        dest = spec["dvs"]["dest"]
+        lines.append(f"cd {dest} 2>/dev/null && sha256sum -c --quiet - 2>&1 | sed 's/^/bad /'")
+        lines.append(f"test -d {dest} || echo bad {dest} is missing")
+    lines.append("echo end")
+    return "\n".join(lines)
+
+
+def guest_view(spec: Spec) -> dict[str, Any]:
+    """What the guest says of itself; "error" where it did not answer whole."""
+    manifest = ""
+    if spec["dvs"]:
+        stamp = read_json(spec["dvs"]["stamp"]) or {"manifest": {}}
+        rows = stamp["manifest"].items()
+        manifest = "".join(f"{row[2]}  {name}\n" for name, row in rows if row[0] == "file")
+    code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=60)
+    view: dict[str, Any] = {"addresses": [], "bad": [], "error": "", "ping": ""}
+    lines = output.splitlines()
+    if code or not lines or lines[-1] != "end":
+        view["error"] = (lines[-1] if lines else f"exit code {code}")[:200]
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word == "address":
+            found = re.match(r"\d+: (\S+)\s+inet (\S+)", rest)
+            if found:
+                view["addresses"].append(f"{found.group(1)} {found.group(2)}")
+        elif word == "bad":
+            view["bad"].append(rest)
+        elif word in ("hostname", "release", "ping"):
+            view[word] = rest
+    return view
+
+
+def checks(spec: Spec) -> list[Check]:
+    """All rows for one node, in the procedure's order."""
+    inside = ["ip", "netns", "exec", spec["namespace"]] if spec["namespace"] else []
+    started = time.monotonic()
+    code, ping = run([*inside, "ping", "-n", "-c", "1", "-W", "2", spec["address"]], timeout=5)
+    if code:
+        detail = f"{spec['name']} does not answer ping at {spec['address']}"
+        return [check("ping host → guest", False, "no answer", "", detail)]
+    rows = [check("ping host → guest", True, round_trip(ping), spec["address"])]
+    view = guest_view(spec)
+    if view["error"]:
+        return [*rows, check("ssh", False, "no answer", "", view["error"])]
+    rows.append(check("ssh", True, f"{1000 * (time.monotonic() - started):.0f} ms", "answers"))
+    name, release = view.get("hostname", ""), view.get("release", "")
+    rows.append(check("hostname", name == spec["name"], spec["name"], name))
+    stamp = read_json(spec["kernel_stamp"]) or {}
+    wanted = stamp.get("release") or ""
+    rows.append(check("kernel", not wanted or release == wanted, wanted or "(any)", release))
+    own = f"{spec['interface']} {spec['cidr']}"
+    seen = [a for a in view["addresses"] if not a.startswith("lo ")]
+    rows.append(check("address", own in seen, own, ", ".join(seen)))
+    rows.append(
+        check(
+            "ping guest → node0",
+            view["ping"] == "0",
+            spec["node0"]["address"],
+            "answers" if view["ping"] == "0" else "no answer",
+        )
+    )
+    if spec["dvs"]:
+        bad = [line for line in view["bad"] if "WARNING" not in line]
+        said = "as built" if not bad else f"{len(bad)} files differ"
+        rows.append(check("DVS tree", not bad, spec["dvs"]["dest"], said, "; ".join(bad[:3])))
+    return rows
+
+
+def exchange(spec: Spec, test: dict[str, Any]) -> Check:
+    """One test of the procedure: its server on the host, its client in the guest."""
+    server = subprocess.Popen(
+        ["sh", "-c", test["server"]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        code, output = _until(lambda: run([*spec["ssh"], test["client"]], timeout=20), server)
+        try:
+            said, _ = server.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            said = "the server did not end"
+            code = code or 1
+        code = code or server.returncode or 0
+    finally:
+        if server.poll() is None:
+            subprocess.run(["kill", "-TERM", "--", f"-{server.pid}"], check=False)
+    figure = re.search(test["figure"], output) or re.search(test["figure"], said)
+    ok = code == 0 and figure is not None
+    detail = "" if ok else f"client: {_last(output)}; server: {_last(said)}"
+    return check(test["what"], ok, "server", figure.group(1) if figure else "failed", detail)
+
+
+def _until(client: Callable[[], tuple[int, str]], server: Any) -> tuple[int, str]:
+    """Try the client until it connects: the server needs a moment to listen."""
+    deadline = time.monotonic() + 5
+    while True:
+        code, output = client()
+        refused = "onnection refused" in output
+        if not refused or time.monotonic() > deadline or server.poll() is not None:
+            return code, output
+        time.sleep(0.05)
+
+
+def _last(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1][:160] if lines else "(said nothing)"
+
+
+def main(argv: list[str]) -> int:
+    """The ``verify`` verb."""
+    spec = json.loads(argv[0])
+    rows = checks(spec)
+    if all(row["ok"] for row in rows):
+        rows += [exchange(spec, test) for test in spec["tests"]]
+    print(json.dumps({"checks": rows}))
+    return 0

@@ -1,0 +1,42 @@
+"""How a guest is entered from its lab host: one multiplexed ssh through the lab's namespace."""
+
+from __future__ import annotations
+
+from umlaan.model.node import Node
+
+
+def in_namespace(node: Node) -> list[str]:
+    """The words before a command that is to run inside the lab's network."""
+    namespace = node.network.namespace
+    return ["ip", "netns", "exec", namespace] if namespace else []
+
+
+def ssh_options(node: Node, connect_timeout: int = 5) -> list[str]:
+    """Options for ssh and scp: the lab's key, the known host key, one connection for all."""
+    folder = f"{node.state_dir}/ssh"
+    options = {
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": f"{folder}/known_hosts",
+        "StrictHostKeyChecking": "yes",
+        "BatchMode": "yes",
+        "LogLevel": "ERROR",
+        "ConnectTimeout": str(connect_timeout),
+        "ControlMaster": "auto",
+        # Short: a unix socket's path has at most 107 bytes.
+        "ControlPath": f"{node.dir}/ssh",
+        "ControlPersist": "60",
+    }
+    words = ["-F", "none", "-i", f"{folder}/id_ed25519"]
+    for key, value in options.items():
+        words += ["-o", f"{key}={value}"]
+    return words
+
+
+def ssh_words(node: Node, connect_timeout: int = 5) -> list[str]:
+    """The whole command up to what is to run in the guest."""
+    return [
+        *in_namespace(node),
+        "ssh",
+        *ssh_options(node, connect_timeout),
+        f"root@{node.address}",
+    ]
