@@ -1,0 +1,109 @@
+"""What is measured, how often, and with which programs of the user's DVS tree. All data."""
+
+from __future__ import annotations
+
+import string
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from umlaan.model.base import EnvName, Model, OneLine, Size, size_bytes
+
+TestName = Literal["message", "copy", "m3ftp-get", "m3ftp-put", "scp-get", "scp-put", "ping"]
+ALL_TESTS: tuple[TestName, ...] = (
+    "ping",
+    "message",
+    "copy",
+    "m3ftp-get",
+    "m3ftp-put",
+    "scp-get",
+    "scp-put",
+)
+_ENDS = {"dcid", "dest", "state", "node", "remote", "server_ep", "client_ep"}
+_NAMES = _ENDS | {"size", "count", "children", "buffer", "remote_file", "local_file"}
+
+
+class MeasurePrograms(Model):
+    """The procedure's section "REALIZAR PRUEBAS …" as templates.
+
+    Each runs in its own directory under the DVS tree (a program finds its library by a relative
+    path). Names: {dcid} {dest} {state} {node} {remote} (node numbers of this and the other side)
+    {size} {count} {children} {buffer} {server_ep} {client_ep} {remote_file} {local_file}.
+    """
+
+    loop_dir: OneLine = "dvk-proxies/test"
+    message_server: OneLine = "./loop_r-s_server {children} {count}"
+    message_client: OneLine = "./loop_sr_client {children} {count}"
+    copy_server: OneLine = "./loop_copy_server {children} {count} {size}"
+    copy_client: OneLine = "./loop_copy_client {children}"
+    loop_nodes: tuple[int, int] | None = Field(
+        None, description="(server, client) that the loop programs are compiled for; None is any"
+    )
+    m3ftp_dir: OneLine = "dvk-proxies/test/m3ftp"
+    m3ftp_server: OneLine = "./m3ftpd {dcid} {server_ep}"
+    m3ftp_get: OneLine = "./m3ftp -g {dcid} {server_ep} {client_ep} {remote_file} {local_file}"
+    m3ftp_put: OneLine = "./m3ftp -p {dcid} {server_ep} {client_ep} {remote_file} {local_file}"
+    m3ftp_log: OneLine = Field("m3ftpd.log", description="where m3ftpd writes its figures")
+    m3ftp_endpoints: tuple[int, int] = Field(
+        (20, 21), description="of the side with the lower node number, and of the other"
+    )
+    # Sample tree and real DVS alike: a bound endpoint is a row of DCn/procs, the third column.
+    ready: OneLine = Field(
+        "awk -v e={server_ep} '$3 == e {{found = 1}} END {{exit !found}}' {state}/DC{dcid}/procs",
+        description="exits 0 once the server has bound its endpoint",
+    )
+    buffer: OneLine | None = Field(
+        "sed -n 's/^max_copy_len=//p' {state}/info",
+        description="prints the m3ftp buffer that is in force, bytes; None where {buffer} sets it",
+    )
+    environment: dict[EnvName, OneLine] = Field(default_factory=dict)
+
+    @field_validator("*")
+    @classmethod
+    def _known_names(cls, value: object) -> object:
+        texts = value.values() if isinstance(value, dict) else [value]
+        for text in texts:
+            if not isinstance(text, str):
+                continue
+            try:
+                names = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+            except ValueError as error:
+                raise ValueError(f"{error}; a brace of the command itself is doubled") from None
+            unknown = names - _NAMES
+            if unknown:
+                raise ValueError(
+                    f"unknown {{{min(unknown)}}}; allowed: {', '.join(sorted(_NAMES))}"
+                )
+        return value
+
+
+class Measure(Model):
+    """One run of umlaan measure: which tests, sizes, repeats, and how long each may take."""
+
+    tests: tuple[TestName, ...] = ALL_TESTS
+    repeats: int = Field(5, ge=1, le=1000)
+    warmup: int = Field(1, ge=0, le=100)
+    message_count: int = Field(200, ge=1, le=1_000_000, description="exchanges a repeat")
+    children: int = Field(1, ge=1, le=29)
+    copy_sizes: tuple[Size, ...] = ("1K", "4K", "16K", "64K", "256K", "1M")
+    copy_count: int = Field(100, ge=1, le=1_000_000, description="blocks a repeat, at most")
+    copy_bytes: Size = Field("16M", description="bytes a repeat, at most; but 10 blocks at least")
+    buffers: tuple[Size, ...] = ("64K", "1M")
+    file_size: Size = Field("69227508", description="the procedure's vmlinux, bytes")
+    ping_count: int = Field(50, ge=1, le=10_000)
+    ping_size: int = Field(56, ge=16, le=65_507)
+    timeout: int = Field(600, ge=5, le=86_400, description="seconds that one repeat may take")
+    start_timeout: int = Field(20, ge=1, le=600, description="seconds until a server is ready")
+    programs: MeasurePrograms = MeasurePrograms()
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Measure:
+        for name in ("copy_sizes", "buffers"):
+            sizes = [size_bytes(text) for text in getattr(self, name)]
+            if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+                raise ValueError(f"{name}: each one byte or more, and none twice")
+        if len(set(self.tests)) < len(self.tests):
+            raise ValueError("tests: none twice")
+        if size_bytes(self.file_size) < 1:
+            raise ValueError("file_size: one byte or more")
+        return self
