@@ -1,0 +1,229 @@
+"""``network read|put|txoff …``: the lab host's links, and the files beside them, as one JSON value.
+
+``read NAMESPACE|- [--hosts FILE] [--file FILE]… [--users]`` prints what plan/network.py parses.
+``put FILE MODE TEXT [--backup FILE]`` writes a file atomically, its first version kept.
+``txoff NAMESPACE|- LINK`` turns a tap's transmit checksum offload off (ethtool -K LINK tx off).
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from umlaan.agent.files import write_atomic
+
+NETNS_DIR = "/run/netns"
+CLONE_NEWNET = 0x40000000
+SIOCETHTOOL = 0x8946
+ETHTOOL_GTXCSUM = 0x16
+ETHTOOL_STXCSUM = 0x17
+
+
+def namespace_state(name: str | None) -> str:
+    """root (no namespace asked for), here, missing, or broken (a name with no namespace behind)."""
+    if name is None:
+        return "root"
+    path = f"{NETNS_DIR}/{name}"
+    if not os.path.lexists(path):
+        return "missing"
+    # A namespace is another file system than /run; a bare file there is a leftover.
+    return "here" if os.stat(path).st_dev != os.stat(NETNS_DIR).st_dev else "broken"
+
+
+@contextlib.contextmanager
+def inside(name: str | None) -> Iterator[None]:
+    """This thread is in the namespace meanwhile. OSError if it cannot enter."""
+    if name is None:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        other = os.open(f"{NETNS_DIR}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if libc.setns(other, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"cannot enter network namespace {name}")
+        finally:
+            os.close(other)
+        try:
+            yield
+        finally:
+            if libc.setns(own, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"cannot leave network namespace {name}")
+    finally:
+        os.close(own)
+
+
+def _ethtool(link: str, command: int, value: int = 0) -> int:
+    buffer = array.array("B", struct.pack("II", command, value))
+    address, _ = buffer.buffer_info()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCETHTOOL, struct.pack("16sP", link.encode(), address) + b"\0" * 16)
+    return int(struct.unpack("II", buffer.tobytes())[1])
+
+
+def tx_checksum(links: list[str]) -> dict[str, bool]:
+    """Whether each link leaves transmit checksums to its receiver; links without the notion out."""
+    found = {}
+    for link in links:
+        with contextlib.suppress(OSError):
+            found[link] = bool(_ethtool(link, ETHTOOL_GTXCSUM))
+    return found
+
+
+def tap_users() -> dict[str, list[dict[str, Any]]]:
+    """Who holds each tap open: {tap: [{pid, command}]}, from every process's open files."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/fd/{descriptor}") != "/dev/net/tun":
+                        continue
+                    with open(f"/proc/{pid}/fdinfo/{descriptor}") as file:
+                        link = re.search(r"^iff:\s*(\S+)", file.read(), re.MULTILINE)
+                    if link:
+                        row = {"pid": int(pid), "command": _comm(pid)}
+                        found.setdefault(link.group(1), []).append(row)
+    return found
+
+
+def namespace_users(name: str | None) -> list[dict[str, Any]]:
+    """Live processes inside the namespace: [{pid, command}]."""
+    if name is None:
+        return []
+    wanted = os.stat(f"{NETNS_DIR}/{name}").st_ino
+    rows = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}/ns/net").st_ino == wanted:
+                rows.append({"pid": int(pid), "command": _comm(pid)})
+    return rows
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _comm(pid: str) -> str:
+    with open(f"/proc/{pid}/comm") as file:
+        return file.read().strip()
+
+
+def text_of(path: str) -> str | None:
+    """A file's text; None where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def surroundings(files: list[str]) -> dict[str, Any]:
+    """What stands beside the links: files, who manages networks here, which address carries ssh."""
+    there = {
+        "systemd": "/run/systemd/system",
+        "networkd": "/run/systemd/netif",
+        "NetworkManager": "/run/NetworkManager",
+    }
+    ssh = os.environ.get("SSH_CONNECTION", "").split()
+    return {
+        "files": {path: text_of(path) for path in files},
+        "managers": [name for name, path in there.items() if os.path.isdir(path)],
+        "ssh": [ssh[0], ssh[2]] if len(ssh) == 4 else None,
+    }
+
+
+def _ip(*words: str) -> Any:
+    done = subprocess.run(["ip", "-j", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(done.returncode, f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return json.loads(done.stdout or "[]")
+
+
+def links_by_ip() -> dict[str, Any]:
+    """Links, addresses and routes as ``ip -j`` prints them, and the taps' offload."""
+    links = [row for row in _ip("-d", "addr") if row.get("ifname")]
+    return {"addr": links, "route": _ip("-4", "route"), "tx": tx_checksum(taps_of(links))}
+
+
+def taps_of(links: list[dict[str, Any]]) -> list[str]:
+    """The names of the taps among links."""
+    return [row["ifname"] for row in links if (row.get("linkinfo") or {}).get("info_kind") == "tun"]
+
+
+def read(name: str | None, files: list[str], *, users: bool = False, links: Any = None) -> Any:
+    """All that plan/network.py wants to know; links replaces the reader that calls ip."""
+    state = namespace_state(name)
+    found: dict[str, Any] = {"namespace": state, "addr": [], "route": [], "tx": {}}
+    if state in ("here", "root"):
+        with inside(name if state == "here" else None):
+            found.update((links or links_by_ip)())
+        if users:
+            found["tap_users"] = tap_users()
+            found["namespace_users"] = namespace_users(name)
+    found.update(surroundings(files))
+    return found
+
+
+def put(path: str, mode: int, text: str, backup: str | None) -> None:
+    """Write a file, its first version kept as backup. A bind-mounted one is written in place."""
+    path = os.path.realpath(path)
+    before = text_of(path)
+    if backup and before is not None and not os.path.exists(backup):
+        write_atomic(backup, before.encode(errors="surrogateescape"), 0o600)
+    data = text.encode(errors="surrogateescape")
+    try:
+        write_atomic(path, data, mode)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.new-{os.getpid()}")
+        with open(path, "wb") as file:
+            file.write(data)
+
+
+def main(argv: list[str]) -> int:
+    """The ``network`` verb."""
+    parser = argparse.ArgumentParser(prog="network")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    reads = verbs.add_parser("read")
+    reads.add_argument("namespace")
+    reads.add_argument("--file", action="append", default=[])
+    reads.add_argument("--users", action="store_true")
+    puts = verbs.add_parser("put")
+    puts.add_argument("path")
+    puts.add_argument("mode", type=lambda text: int(text, 8))
+    puts.add_argument("text")
+    puts.add_argument("--backup")
+    off = verbs.add_parser("txoff")
+    off.add_argument("namespace")
+    off.add_argument("link")
+    options = parser.parse_args(argv)
+    namespace = None if getattr(options, "namespace", "-") == "-" else options.namespace
+    try:
+        if options.verb == "read":
+            print(json.dumps(read(namespace, options.file, users=options.users)))
+        elif options.verb == "put":
+            put(options.path, options.mode, options.text, options.backup)
+        else:
+            with inside(namespace):
+                _ethtool(options.link, ETHTOOL_STXCSUM, 0)
+    except OSError as error:
+        print(f"network {options.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0

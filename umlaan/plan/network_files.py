@@ -1,0 +1,155 @@
+"""The files beside the lab's links: names of the nodes, the boot unit, who must keep off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from umlaan.agent.blocks import lines_of, with_block, without
+from umlaan.plan.network import AGENT, Change, Words, shared_changes, tap_changes
+from umlaan.plan.network_state import HOSTS, Found, Wanted
+from umlaan.plan.templates import render
+
+
+def _put(path: str, text: str, mode: str = "0644", backup: str | None = None) -> Words:
+    words: Words = (AGENT, "network", "put", path, mode, text)
+    return (*words, "--backup", backup) if backup else words
+
+
+def _rows(wanted: Wanted) -> list[str]:
+    return [f"{address}\t{name}" for name, address in wanted.peers]
+
+
+def _header(wanted: Wanted) -> str:
+    return f"# {wanted.mark}: {HOSTS} with the lab's nodes before it"
+
+
+def hosts_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
+    """The nodes' names: a marked block, in a namespace before a copy of the host's own file."""
+    path = wanted.hosts_file
+    now = found.files.get(path)
+    backup = f"{wanted.state_dir}/backup{path}"
+    if not wanted.namespace:
+        text = with_block(now or "", wanted.mark, _rows(wanted))
+    elif now is None or now.startswith(_header(wanted)):
+        base = without(found.files.get(HOSTS) or "127.0.0.1\tlocalhost\n", wanted.mark)
+        block = with_block(base, wanted.mark, _rows(wanted), on_top=True)
+        text = f"{_header(wanted)}\n{block}"
+    else:
+        text = with_block(without(now, wanted.mark), wanted.mark, _rows(wanted), on_top=True)
+    if text == now:
+        return
+    yield Change(f"{path}: {_difference(wanted, now)}", (_put(path, text, backup=backup),))
+
+
+def _difference(wanted: Wanted, now: str | None) -> str:
+    names = ", ".join(name for name, _ in wanted.peers)
+    first, last = lines_of(wanted.mark)
+    lines = (now or "").splitlines()
+    if first not in lines:
+        return f"add the lab's nodes: {names}"
+    body = lines[lines.index(first) + 1 :]
+    if last not in body:
+        return f"write the lab's nodes again ({names}), their block has no end"
+    body = body[: body.index(last)]
+    is_ = {line.split()[1]: line.split()[0] for line in body if len(line.split()) == 2}
+    wanted_rows = dict(wanted.peers)
+    words = [f"add {n} {a}" for n, a in wanted.peers if n not in is_]
+    words += [f"{n} {is_[n]} → {a}" for n, a in wanted.peers if n in is_ and is_[n] != a]
+    words += [f"remove {n}" for n in is_ if n not in wanted_rows]
+    return ", ".join(words) or f"follow {HOSTS}, block as the lab has it"
+
+
+def keep_off_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
+    """On the host itself: NetworkManager and systemd-networkd, where they run, keep off."""
+    if wanted.namespace:
+        return
+    values = {"lab": wanted.lab, "links": [wanted.bridge, *(t.name for t in wanted.taps)]}
+    for manager, path, template, reload in (
+        ("NetworkManager", wanted.nm_file, "networkmanager.conf", ("nmcli", "general", "reload")),
+        ("networkd", wanted.networkd_file, "networkd.network", ("networkctl", "reload")),
+    ):
+        text = render(f"network/{template}.j2", **values)
+        if manager in found.managers and found.files.get(path) != text:
+            yield Change(
+                f"{path}: keep {manager} off {', '.join(values['links'])}",
+                (_put(path, text), reload),
+            )
+
+
+def boot_script(wanted: Wanted) -> str:
+    """All of the lab's links from nothing, as the same plan makes them."""
+    bare = Found(namespace="missing" if wanted.namespace else "root")
+    changes = shared_changes(wanted, bare)
+    for tap in wanted.taps:
+        changes += tap_changes(wanted, tap, bare)
+    return render(
+        "network/network.sh.j2",
+        lab=wanted.lab,
+        namespace=wanted.namespace,
+        bridge=wanted.bridge,
+        commands=[change.shell(AGENT) for change in changes],
+    )
+
+
+def boot_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
+    """Where systemd is: a unit that makes the network again at boot."""
+    if "systemd" not in found.managers:
+        return
+    script = boot_script(wanted)
+    if found.files.get(wanted.script) != script:
+        yield Change(f"{wanted.script}: the network at boot", (_put(wanted.script, script),))
+    unit = render(
+        "network/network.service.j2",
+        lab=wanted.lab,
+        state_dir=wanted.state_dir,
+        script=wanted.script,
+    )
+    if found.files.get(wanted.unit_file) != unit:
+        yield Change(
+            f"{wanted.unit}: write, so that the network is there after a boot",
+            (_put(wanted.unit_file, unit), ("systemctl", "daemon-reload")),
+        )
+    if found.files.get(wanted.unit_link) is None:
+        yield Change(
+            f"{wanted.unit}: enable, it is off",
+            (("systemctl", "--quiet", "enable", wanted.unit),),
+        )
+
+
+def files_down(wanted: Wanted, found: Found) -> Iterator[Change]:
+    """Take out what the above put in, and only that."""
+    yield from _hosts_down(wanted, found)
+    for path, reload in (
+        (wanted.nm_file, ("nmcli", "general", "reload")),
+        (wanted.networkd_file, ("networkctl", "reload")),
+    ):
+        if found.files.get(path) is not None:
+            yield Change(f"{path}: remove", (("rm", "-f", path), reload))
+    if found.files.get(wanted.unit_file) is not None:
+        yield Change(
+            f"{wanted.unit}: remove",
+            (
+                ("systemctl", "--quiet", "disable", wanted.unit),
+                ("rm", "-f", wanted.unit_file),
+                ("systemctl", "daemon-reload"),
+            ),
+        )
+    if found.files.get(wanted.script) is not None:
+        yield Change(f"{wanted.script}: remove", (("rm", "-f", wanted.script),))
+
+
+def _hosts_down(wanted: Wanted, found: Found) -> Iterator[Change]:
+    path = wanted.hosts_file
+    now = found.files.get(path)
+    if now is None:
+        return
+    if now.startswith(_header(wanted)):
+        folder = os.path.dirname(path)
+        yield Change(
+            f"{path}: remove",
+            (("rm", "-f", path), ("rmdir", "--ignore-fail-on-non-empty", folder)),
+        )
+    elif without(now, wanted.mark) != now:
+        text = without(now, wanted.mark)
+        yield Change(f"{path}: take the lab's nodes out", (_put(path, text),))

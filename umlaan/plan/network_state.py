@@ -1,0 +1,234 @@
+"""The lab's network as it is found and as it is wanted: what plan/network.py compares."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any, Literal
+
+from umlaan.model.host import LabHost
+from umlaan.model.network import mac_of
+from umlaan.model.node import Node, Transport
+
+Namespace = Literal["root", "here", "missing", "broken"]
+HOSTS = "/etc/hosts"
+# The protocol number of the lab's own host routes: how they are known again.
+ROUTE_PROTOCOL = "85"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One network interface, as far as the lab cares. Addresses as "192.168.1.10/24"."""
+
+    name: str
+    kind: str | None = None
+    mac: str = ""
+    mtu: int = 1500
+    alias: str | None = None
+    up: bool = False
+    carrier: bool = False
+    promiscuous: bool = False
+    master: str | None = None
+    addresses: tuple[str, ...] = ()
+    snooping: bool | None = None
+    tap: bool = False
+    tx: bool | None = None
+
+
+@dataclass(frozen=True)
+class User:
+    """A process that holds a tap or lives in the namespace."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} ({self.command})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is there. Routes as (destination, device), ours apart; files by path, None if none."""
+
+    namespace: Namespace
+    links: dict[str, Link] = field(default_factory=dict)
+    routes: frozenset[tuple[str, str]] = frozenset()
+    own_routes: frozenset[tuple[str, str]] = frozenset()
+    files: dict[str, str | None] = field(default_factory=dict)
+    managers: frozenset[str] = frozenset()
+    ssh: tuple[str, str] | None = None
+    tap_users: dict[str, tuple[User, ...]] = field(default_factory=dict)
+    namespace_users: tuple[User, ...] = ()
+
+    @property
+    def ssh_link(self) -> str | None:
+        """The link whose address carries the ssh session."""
+        if self.ssh is None:
+            return None
+        for link in self.links.values():
+            if any(a.split("/")[0] == self.ssh[1] for a in link.addresses):
+                return link.name
+        return None
+
+
+def parse_found(value: dict[str, Any]) -> Found:
+    """From what the agent's ``network read`` prints, or facts/network.py reads by netlink."""
+    links = {row["ifname"]: _link(row, value["tx"]) for row in value["addr"]}
+    routes = {
+        (row["dst"] if "/" in row["dst"] else f"{row['dst']}/32", row["dev"]): row
+        for row in value["route"]
+        if row.get("dev") and row.get("dst", "default") != "default"
+    }
+    own = [key for key, row in routes.items() if str(row.get("protocol")) == ROUTE_PROTOCOL]
+    ssh = value.get("ssh")
+    return Found(
+        namespace=value["namespace"],
+        links=links,
+        routes=frozenset(routes),
+        own_routes=frozenset(own),
+        files=dict(value["files"]),
+        managers=frozenset(value["managers"]),
+        ssh=(str(ssh[0]), str(ssh[1])) if ssh else None,
+        tap_users={
+            tap: tuple(User(u["pid"], u["command"]) for u in users)
+            for tap, users in value.get("tap_users", {}).items()
+        },
+        namespace_users=tuple(
+            User(u["pid"], u["command"]) for u in value.get("namespace_users", [])
+        ),
+    )
+
+
+def _link(row: dict[str, Any], tx: dict[str, bool]) -> Link:
+    flags = row.get("flags", [])
+    info = row.get("linkinfo") or {}
+    data = info.get("info_data") or {}
+    snooping = data.get("mcast_snooping")
+    addresses = tuple(
+        f"{a['local']}/{a['prefixlen']}"
+        for a in row.get("addr_info", [])
+        if a.get("local") and a.get("scope") != "link" and not a.get("dynamic")
+    )
+    return Link(
+        name=row["ifname"],
+        kind=info.get("info_kind"),
+        mac=row.get("address", ""),
+        mtu=row.get("mtu", 0),
+        alias=row.get("ifalias"),
+        up="UP" in flags,
+        carrier="LOWER_UP" in flags,
+        promiscuous="PROMISC" in flags,
+        master=row.get("master"),
+        addresses=addresses,
+        snooping=None if snooping is None else bool(snooping),
+        tap=info.get("info_kind") == "tun" and data.get("type") == "tap",
+        tx=tx.get(row["ifname"]),
+    )
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What one node needs on its lab host."""
+
+    node: str
+    name: str
+    address: IPv4Address
+    mac: str
+    mtu: int
+    transport: Transport
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the data ask for on one lab host."""
+
+    lab: str
+    namespace: str | None
+    bridge: str
+    address: IPv4Interface
+    mtu: int
+    promiscuous: bool
+    snooping: bool
+    node0_link: str | None
+    node0_address: IPv4Address | None
+    taps: tuple[Tap, ...]
+    peers: tuple[tuple[str, str], ...]
+    state_dir: str
+
+    @property
+    def mark(self) -> str:
+        """The alias of every link that is this lab's, and the mark of its blocks in files."""
+        return f"umlaan:{self.lab}"
+
+    @property
+    def mac(self) -> str:
+        """The bridge's own MAC: derived, so that guests know a bridge that was made again."""
+        return mac_of(self.address.ip)
+
+    @property
+    def hosts_file(self) -> str:
+        """The hosts file that the lab's programs see: ``ip netns exec`` lays the first one over."""
+        return f"/etc/netns/{self.namespace}/hosts" if self.namespace else HOSTS
+
+    @property
+    def script(self) -> str:
+        """What the boot unit runs."""
+        return f"{self.state_dir}/network.sh"
+
+    @property
+    def unit(self) -> str:
+        """The unit that makes the network again at boot; what starts nodes comes after it."""
+        return f"umlaan-{self.lab}-network.service"
+
+    @property
+    def unit_file(self) -> str:
+        return f"/etc/systemd/system/{self.unit}"
+
+    @property
+    def unit_link(self) -> str:
+        """There where the unit is enabled."""
+        return f"/etc/systemd/system/multi-user.target.wants/{self.unit}"
+
+    @property
+    def nm_file(self) -> str:
+        """Keeps NetworkManager off the lab's links."""
+        return f"/etc/NetworkManager/conf.d/umlaan-{self.lab}.conf"
+
+    @property
+    def networkd_file(self) -> str:
+        """Keeps systemd-networkd off the lab's links."""
+        return f"/etc/systemd/network/05-umlaan-{self.lab}.network"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files whose text decides."""
+        names = [HOSTS, self.hosts_file, self.script, self.unit_file, self.unit_link]
+        if self.namespace is None:
+            names += [self.nm_file, self.networkd_file]
+        return tuple(dict.fromkeys(names))
+
+    def half_made(self, link: str) -> str:
+        """A link's name until it carries the mark: only then it gets its own."""
+        return f"uml{hashlib.sha256(f'{self.lab} {link}'.encode()).hexdigest()[:8]}"
+
+
+def wanted_of(host: LabHost, nodes: tuple[Node, ...], peers: list[tuple[str, str]]) -> Wanted:
+    """What a lab host with these nodes needs; peers are all the lab's (name, address)."""
+    network = host.network
+    return Wanted(
+        lab=host.lab,
+        namespace=network.namespace,
+        bridge=network.bridge,
+        address=network.address,
+        mtu=network.mtu,
+        promiscuous=network.promiscuous,
+        snooping=network.multicast_snooping,
+        node0_link=host.node0_link,
+        node0_address=network.node_address(host.number) if host.number is not None else None,
+        taps=tuple(
+            Tap(n.name, n.tap, n.address, n.mac, network.mtu, n.settings.transport) for n in nodes
+        ),
+        peers=tuple(peers),
+        state_dir=host.state_dir,
+    )
