@@ -13,6 +13,7 @@ VERBS = {
     "dvs": "dvs",
     "keys": "keys",
     "verify": "verify",
+    "remove": "remove",
 }
 
 

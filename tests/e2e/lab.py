@@ -1,0 +1,106 @@
+"""A real lab of a test's own: runs pyinfra as a user would, and reads its last line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+PYINFRA = Path(sys.executable).parent / "pyinfra"
+LAST = re.compile(
+    r"^umlaan: changed=(\d+) operations=(\d+) failed=(\d+) seconds=([\d.]+) "
+    r"verdict=(up|down|drifted|failed|absent)$"
+)
+
+
+@dataclass
+class Result:
+    """One run: exit code, all it printed, its last line's figures, wall time in seconds."""
+
+    code: int
+    output: str
+    seconds: float
+    changed: int = -1
+    failed: int = -1
+    verdict: str = ""
+
+    def __post_init__(self) -> None:
+        lines = self.output.rstrip().splitlines()
+        match = LAST.match(lines[-1]) if lines else None
+        if match:
+            self.changed, self.failed = int(match.group(1)), int(match.group(3))
+            self.verdict = match.group(5)
+
+
+@dataclass
+class Lab:
+    """A lab named so that nothing else on the machine can be meant."""
+
+    name: str
+    folder: Path
+    nodes: list[str] = field(default_factory=lambda: ["@uml/node1"])
+    data: dict[str, str] = field(default_factory=dict)
+    host_data: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "state"
+
+    def write_inventory(self) -> Path:
+        rows = [(name, self.host_data.get(name, {})) for name in self.nodes]
+        path = self.folder / "inventory.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"node0 = ['@local']\numl = {rows!r}\n")
+        return path
+
+    def words(self, *operations: str, options: tuple[str, ...] = ("-y",)) -> list[str]:
+        data = {
+            "lab": self.name,
+            "state_dir": str(self.state_dir),
+            "node.mem": "256M",
+            **self.data,
+        }
+        words = [str(PYINFRA), *options]
+        for key, value in data.items():
+            words += ["--data", f"{key}={value}"]
+        return [*words, str(self.write_inventory()), *operations]
+
+    def pyinfra(
+        self, *operations: str, options: tuple[str, ...] = ("-y",), timeout: float = 1500
+    ) -> Result:
+        started = time.monotonic()
+        done = subprocess.run(
+            self.words(*operations, options=options),
+            cwd=REPO,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**os.environ, "PYINFRA_PROGRESS": "off"},
+        )
+        return Result(done.returncode, done.stdout, time.monotonic() - started)
+
+    def deploy(self, *options: str) -> Result:
+        return self.pyinfra("deploy.py", options=("-y", *options))
+
+    def dry(self) -> Result:
+        return self.pyinfra("deploy.py", options=("--dry",))
+
+    def destroy(self) -> Result:
+        return self.pyinfra("tasks/destroy.py")
+
+    def exec(self, node: str, *command: str) -> Result:
+        return self.pyinfra("exec", "--", *command, options=("-y", "--limit", node))
+
+    def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command in the lab's network namespace."""
+        return subprocess.run(
+            ["ip", "netns", "exec", self.name, *command], text=True, capture_output=True
+        )

@@ -1,0 +1,56 @@
+"""``remove SPEC``: what is left of a lab in its state folder, and its removal.
+
+Only folders that umlaan makes are named; the state folder itself goes when nothing else is in it,
+so a file that a user put there survives. ``list`` prints what is there, ``do`` removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from typing import Any
+
+OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain")
+
+
+def present(spec: dict[str, Any]) -> list[str]:
+    """Names of ours that are there, below the state folder."""
+    folder = spec["state_dir"]
+    return [name for name in (*OURS, *spec.get("files", [])) if os.path.lexists(f"{folder}/{name}")]
+
+
+def mounts_below(folder: str) -> list[str]:
+    """Mount points below a folder: a reason to remove nothing."""
+    real = os.path.realpath(folder)
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        points = [line.split()[1].encode().decode("unicode_escape") for line in file]
+    return [point for point in points if point == real or point.startswith(f"{real}/")]
+
+
+def remove(spec: dict[str, Any]) -> int:
+    """Remove what is ours; exit code 1, naming it, where something is mounted there."""
+    folder = spec["state_dir"]
+    mounted = mounts_below(folder)
+    if mounted:
+        print(f"{folder}: {', '.join(mounted)} is mounted; unmount it first, nothing was removed")
+        return 1
+    for name in present(spec):
+        path = f"{folder}/{name}"
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    if os.path.isdir(folder) and not os.listdir(folder):
+        os.rmdir(folder)
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """The ``remove`` verb."""
+    spec = json.loads(argv[1])
+    if argv[0] == "do":
+        return remove(spec)
+    print(json.dumps(present(spec)))
+    return 0

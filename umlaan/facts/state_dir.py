@@ -1,0 +1,15 @@
+"""What umlaan left in a lab's state folder."""
+
+from __future__ import annotations
+
+import shlex
+
+from umlaan.facts.base import JsonFact
+
+
+class Leftovers(JsonFact):
+    """Names of ours below the state folder."""
+
+    def command(self, agent: str, spec: str) -> str:
+        """spec is JSON: state_dir."""
+        return f"{agent} remove list {shlex.quote(spec)}"

@@ -1,0 +1,28 @@
+"""The lab's state folder: removed by destroy, and only what umlaan made in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from pyinfra.api.command import QuoteString
+from pyinfra.api.operation import operation
+
+from umlaan.facts.state_dir import Leftovers
+from umlaan.operations.common import agent_command, agent_fact, lab_host, why
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+
+
+@operation()
+def removed() -> Generator[PyinfraCommand, None, None]:
+    """Remove images, kernels, builds, keys and logs of this lab; built caches stay."""
+    where = lab_host()
+    spec = json.dumps({"state_dir": where.state_dir})
+    found = agent_fact(Leftovers, spec)
+    if not found:
+        return
+    why(f"state folder {where.state_dir}: remove {', '.join(found)}")
+    yield agent_command("remove", "do", QuoteString(spec))
