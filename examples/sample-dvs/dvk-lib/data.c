@@ -92,7 +92,7 @@ static int by_value(const void *a, const void *b)
 }
 
 /* Sorts the seconds of all exchanges; p99 is the nearest rank. */
-void figures_exchanges(double *seconds, size_t count, double megabytes, double total)
+void figures_exchanges(double *seconds, size_t count)
 {
 	double median;
 
@@ -103,7 +103,6 @@ void figures_exchanges(double *seconds, size_t count, double megabytes, double t
 	printf("exchange_ms: n=%zu min=%.6f median=%.6f p99=%.6f max=%.6f\n", count,
 	       1e3 * seconds[0], 1e3 * median, 1e3 * seconds[(count * 99 + 99) / 100 - 1],
 	       1e3 * seconds[count - 1]);
-	printf("rate = %.6f [MB/s]\n", megabytes / total);
 }
 
 const char *dvk_strerror(int error)

@@ -176,7 +176,7 @@ uint64_t data_check(uint64_t seed, const void *data, size_t length);
 double now_monotonic(void);
 double now_wall(void);
 void figures_times(FILE *out, double start, double total);
-void figures_exchanges(double *seconds, size_t count, double megabytes, double total);
+void figures_exchanges(double *seconds, size_t count);
 const char *dvk_strerror(int error);
 int dvk_exit_code(int error);
 int number_argument(const char *text, const char *what, long min, long max);
