@@ -6,6 +6,14 @@ import importlib
 import sys
 
 VERBS = {
+    "node-state": "node",
+    "node-start": "start",
+    "node-stop": "stop",
+    "node-wait": "wait",
+    "mconsole": "mconsole",
+    "connect": "reach",
+    "console": "console",
+    "root-run": "chroot",
     "run": "run",
     "hash": "index",
     "lock": "lock",
@@ -13,6 +21,9 @@ VERBS = {
     "dvs": "dvs",
     "keys": "keys",
     "verify": "verify",
+    "spec": "spec",
+    "kernel-state": "kernel_state",
+    "kernel-build": "kernel_build",
     "remove": "remove",
 }
 

@@ -3,7 +3,8 @@
 ``run --step TEXT --log FILE [--lock FILE] [--progress kbuild:TOTAL|lines] -- CMD…``
 The command dies with whoever started this (a killed run leaves no build behind). Progress goes to
 standard output every few seconds; on failure the step, the command, the log and its last lines go
-to standard error, and the exit code is the command's.
+to standard error, and the exit code is the command's. Lines of the log that begin with "umlaan: "
+are shown at once; "umlaan-total: N" says how many files there are to compile.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from umlaan.agent.files import locked
 EVERY_S = 3.0
 TAIL_LINES = 15
 _KBUILD = re.compile(rb"^ +(?:CC|AS|LD|AR|HOSTCC|CPP|CC \[M\]|LD \[M\]|OBJCOPY) ", re.MULTILINE)
+
+
+_SAID = b"umlaan: "
+_TOTAL = b"umlaan-total: "
 
 
 class Progress:
@@ -49,20 +54,26 @@ class Progress:
         self.offset += whole
         if self.kind == "kbuild":
             self.done += len(_KBUILD.findall(text[:whole]))
+        for said in text[:whole].split(b"\n"):
+            if said.startswith(_SAID):
+                print(f"{self.step}: {said[len(_SAID) :].decode(errors='replace')}", flush=True)
+            elif said.startswith(_TOTAL):
+                self.done, self.total = 0, int(said[len(_TOTAL) :])
         lines = text[:whole].decode(errors="replace").split("\n")
         self.last = next((line.strip() for line in reversed(lines) if line.strip()), self.last)
 
     def line(self) -> str:
         """One line: the step, how much of how much, seconds so far."""
         seconds = time.monotonic() - self.started
-        if self.kind == "kbuild":
+        if self.kind == "kbuild" and self.done:
             # The total is of the last build; a first one may go past it.
             if self.total and self.done <= self.total:
                 share = f"{self.done}/{self.total} files ({100 * self.done // self.total} %)"
             else:
                 share = f"{self.done} files"
             return f"{self.step}: {share}, {seconds:.0f} s"
-        return f"{self.step}: {seconds:.0f} s, {self.last[:90]}"
+        last = self.last.removeprefix(_SAID.decode())
+        return f"{self.step}: {seconds:.0f} s, {last[:90]}"
 
     def tick(self) -> None:
         """Print the line when it is time to."""
@@ -130,6 +141,7 @@ def run(step: str, command: list[str], log: str, progress: str) -> int:
             if os.getppid() != parent:
                 _end(process)
                 return 143
+    meter.read()
     if code:
         print(f"{step}: failed, exit code {code}", file=sys.stderr)
         print(f"  command: {shlex.join(command)[:2000]}", file=sys.stderr)

@@ -13,6 +13,8 @@ from umlaan.model.toolchain import Toolchain
 
 TARBALL = re.compile(r"\.(tar|tgz|tar\.(gz|xz|bz2|zst))$")
 
+_TAKEN = ("linux", "out", "ccache")
+
 
 class Source(Model):
     """Where a kernel comes from: exactly one of package, directory, tarball, url or ready.
@@ -70,6 +72,10 @@ class Kernel(Model):
     source: Source = Source(package="linux-source-6.1")
     overlays: tuple[AbsPath, ...] = Field((), description="directories laid over it, in order")
     patches: tuple[AbsPath, ...] = Field((), description="files or directories of *.patch, -p1")
+    beside: dict[AbsPath, AbsPath] = Field(
+        default_factory=dict,
+        description="trees that the sources include by a path below /usr/src: {path: directory}",
+    )
     arch: Literal["um", "x86_64", "i386"] = "um"
     subarch: Literal["x86_64", "i386"] = "x86_64"
     base: str = Field("allnoconfig", description="allnoconfig, defconfig, tinyconfig or a file")
@@ -95,6 +101,16 @@ class Kernel(Model):
     @classmethod
     def _source_alone(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("beside")
+    @classmethod
+    def _beside(cls, value: dict[str, str]) -> dict[str, str]:
+        for place in value:
+            if not place.startswith("/usr/src/") or place.split("/")[3] in _TAKEN:
+                raise ValueError(
+                    f"{place}: must be a path below /usr/src, not linux, out or ccache there"
+                )
+        return value
 
     @field_validator("base")
     @classmethod

@@ -1,0 +1,173 @@
+"""Patches and umlaan's own fixes, worked out beside the tree: the result is one more layer.
+
+The files that a patch names are copied into a scratch folder and patched there, so that a patch
+that fails leaves no half-patched tree. A patch that applies in reverse is in the tree already.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from typing import Any
+
+from umlaan.agent.chamber import BuildError, say
+from umlaan.agent.index import hash_file
+from umlaan.agent.trees import Row, Rows
+
+_OLD = re.compile(r"^--- (\S+)")
+_NEW = re.compile(r"^\+\+\+ (\S+)")
+_HUNK = re.compile(r"^Hunk #(\d+) FAILED at (\d+)", re.M)
+_FILE = re.compile(r"^(?:checking|patching) file '?([^'\n]+?)'?$", re.M)
+
+
+def files_of(places: list[str]) -> list[str]:
+    """The patch files of a list of files and directories, in order. BuildError names a lack."""
+    found: list[str] = []
+    for place in places:
+        if os.path.isdir(place):
+            names = sorted(n for n in os.listdir(place) if n.endswith((".patch", ".diff")))
+            if not names:
+                raise BuildError(f"kernel.patches: {place}: holds no *.patch and no *.diff")
+            found += [f"{place}/{name}" for name in names]
+        elif os.path.isfile(place):
+            found.append(place)
+        else:
+            raise BuildError(f"kernel.patches: {place}: no such file or directory")
+    return found
+
+
+def touched(text: str) -> list[tuple[str | None, str | None]]:
+    """(old path, new path) of each file in a patch, first component stripped; None: /dev/null."""
+    pairs: list[tuple[str | None, str | None]] = []
+    lines = text.splitlines()
+    for first, second in zip(lines, lines[1:], strict=False):
+        old, new = _OLD.match(first), _NEW.match(second)
+        if old and new:
+            pairs.append((_strip(old[1]), _strip(new[1])))
+    return pairs
+
+
+def _strip(path: str) -> str | None:
+    if path == "/dev/null":
+        return None
+    relative = path.partition("/")[2]
+    if not relative or ".." in relative.split("/"):
+        raise BuildError(f"{path}: not a path as in a/kernel/fork.c")
+    return relative
+
+
+class Scratch:
+    """The patched files so far: copies of the tree's rows, never the tree itself."""
+
+    def __init__(self, folder: str, tree: Rows) -> None:
+        self.folder = folder
+        self.tree = tree
+        self.taken: set[str] = set()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+
+    def take(self, name: str) -> bool:
+        """Copy a file of the tree into the scratch once; False if neither has it."""
+        path = f"{self.folder}/{name}"
+        if name not in self.taken:
+            self.taken.add(name)
+            row = self.tree.get(name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if row and row.kind == "file":
+                shutil.copyfile(row.origin, path)
+                os.chmod(path, 0o755 if row.executable else 0o644)
+        return os.path.isfile(path)
+
+    def patch(self, file: str) -> bool:
+        """Apply one patch; False if it is in the tree already. BuildError names file and hunk."""
+        with open(file, encoding="utf-8", errors="replace") as text:
+            pairs = touched(text.read())
+        if not pairs:
+            raise BuildError(f"kernel.patches: {file}: no unified diff")
+        there = {name: self.take(name) for pair in pairs for name in pair if name}
+        if _try(self.folder, file, "--dry-run", "--reverse", "--fuzz=0") is None:
+            return False
+        missing = [old for old, new in pairs if old and old == new and not there[old]]
+        if missing:
+            raise BuildError(f"patch {file}: {missing[0]} is not in the tree")
+        text_of_failure = _try(self.folder, file, "--dry-run")
+        if text_of_failure is not None:
+            raise BuildError(f"patch {file}: {failure(text_of_failure)}")
+        if (text_of_failure := _try(self.folder, file)) is not None:
+            raise BuildError(f"patch {file}: {failure(text_of_failure)}")
+        return True
+
+    def change(self, fix: dict[str, Any]) -> bool:
+        """Make the edits of one of umlaan's fixes; False where the tree needs none of them."""
+        done = False
+        for edit in fix["edits"]:
+            if not self.take(edit["file"]):
+                continue
+            path = f"{self.folder}/{edit['file']}"
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                before = file.read()
+            if edit.get("unless") and re.search(edit["unless"], before, re.M):
+                continue
+            after = re.sub(edit["find"], edit["put"], before, flags=re.M)
+            if after != before:
+                with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                    file.write(after)
+                done = True
+        return done
+
+    def layer(self) -> Rows:
+        """The tree with the patched files over it; what a patch removed is gone."""
+        out = dict(self.tree)
+        for name in sorted(self.taken):
+            path = f"{self.folder}/{name}"
+            if not os.path.isfile(path):
+                out.pop(name, None)
+                continue
+            mode = bool(stat.S_IMODE(os.stat(path).st_mode) & 0o100)
+            folder = os.path.dirname(name)
+            while folder and folder not in out:
+                out[folder] = Row("dir", True, "", path)
+                folder = os.path.dirname(folder)
+            out[name] = Row("file", mode, hash_file(path), path)
+        return out
+
+
+def _try(folder: str, file: str, *words: str) -> str | None:
+    """None if the patch program is content, else what it said."""
+    command = ["patch", "-p1", "--batch", "--no-backup-if-mismatch", "--reject-file=-", *words]
+    if "--reverse" not in words:
+        command.append("--forward")
+    done = subprocess.run(
+        [*command, "-d", folder, "-i", os.path.abspath(file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    return done.stdout.decode(errors="replace") if done.returncode else None
+
+
+def failure(text: str) -> str:
+    """File and hunk of the first failure in what the patch program said."""
+    hunk = _HUNK.search(text)
+    if hunk:
+        files = [m[1] for m in _FILE.finditer(text) if m.start() < hunk.start()]
+        return f"{files[-1] if files else 'a file'}: hunk {hunk[1]} fails at line {hunk[2]}"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "the patch program failed without a word"
+
+
+def apply(spec: dict[str, Any], fixes: list[dict[str, Any]], tree: Rows, folder: str) -> Rows:
+    """The tree's rows with all patches in order and then umlaan's fixes; each said."""
+    scratch = Scratch(folder, tree)
+    for file in files_of(spec["patches"]):
+        done = scratch.patch(file)
+        say(f"patch {file}: {'applied' if done else 'already in the tree, skipped'}")
+    for fix in fixes:
+        if scratch.change(fix):
+            say(f"umlaan's fix {fix['name']}: {fix['why']}")
+    return scratch.layer()

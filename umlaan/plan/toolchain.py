@@ -1,0 +1,84 @@
+"""Which Debian packages a lab host needs, and where a build root of its own stands."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from umlaan.model.kernel import Kernel
+from umlaan.model.lab import Lab
+from umlaan.model.toolchain import BuildRoot, Toolchain
+
+# gcc alone recommends libc6-dev; it is named so that nothing depends on recommendations.
+NATIVE = ("bc", "bison", "ccache", "flex", "gcc", "libc6-dev", "make", "patch", "xz-utils")
+IN_BUILD_ROOT = (
+    *("bc", "bison", "ccache", "flex", "gcc", "kmod", "libc6-dev", "libelf-dev"),
+    *("libssl-dev", "make", "perl", "python3"),
+)
+# ip, nsenter, unshare, tar: what every lab host uses, whatever it builds.
+ALWAYS = ("iproute2", "openssh-client", "util-linux")
+HOST_KERNEL = ("cpio", "initramfs-tools", "kmod", "libelf-dev", "libssl-dev", "perl", "rsync")
+
+
+def packages(lab: Lab, host: str) -> tuple[str, ...]:
+    """The packages that one lab host needs for the nodes it carries, sorted."""
+    needed = set(ALWAYS)
+    nodes = lab.nodes_on(host)
+    settings = lab.host_settings[host]
+    kernels = [n.kernel for n in nodes]
+    if settings.host_kernel and host == lab.hosts[0].name:
+        kernels.append(settings.host_kernel)
+        needed |= set(HOST_KERNEL)
+    for kernel in kernels:
+        needed |= _for_kernel(kernel)
+    if nodes and settings.dvs and settings.dvs.toolchain == "native":
+        needed |= {"gcc", "libc6-dev", "make"}
+        if settings.dvs.bits == 32:
+            needed.add("gcc-multilib")
+    for node in nodes:
+        if node.root.made:
+            needed |= {"e2fsprogs", "mmdebstrap"}
+    return tuple(sorted(needed))
+
+
+def _for_kernel(kernel: Kernel) -> set[str]:
+    if kernel.source.ready:
+        return set()
+    needed = {"xz-utils"}
+    if kernel.patches:
+        needed.add("patch")
+    if kernel.source.url:
+        needed.add("curl")
+    if kernel.toolchain == "native":
+        needed |= set(NATIVE)
+    else:
+        needed.add("mmdebstrap")
+    return needed
+
+
+def build_root(toolchain: Toolchain, cache_dir: str) -> dict[str, Any] | None:
+    """The agent's description of a build root, its folder named by its key; None for native."""
+    if not isinstance(toolchain, BuildRoot):
+        return None
+    wanted = sorted({*IN_BUILD_ROOT, *toolchain.packages})
+    named = [toolchain.suite, toolchain.arch, toolchain.mirror or "", *wanted]
+    key = hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
+    return {
+        "dir": f"{cache_dir}/buildroot/{key}",
+        "label": f"{toolchain.suite}/{toolchain.arch}",
+        "suite": toolchain.suite,
+        "arch": toolchain.arch,
+        "mirror": toolchain.mirror,
+        "packages": wanted,
+    }
+
+
+def build_roots(lab: Lab, host: str) -> tuple[BuildRoot, ...]:
+    """The distinct build roots that a lab host's kernels and DVS use."""
+    chains: list[Toolchain] = [n.kernel.toolchain for n in lab.nodes_on(host)]
+    settings = lab.host_settings[host]
+    if settings.host_kernel:
+        chains.append(settings.host_kernel.toolchain)
+    if settings.dvs and chains:
+        chains.append(settings.dvs.toolchain)
+    return tuple(dict.fromkeys(c for c in chains if isinstance(c, BuildRoot)))
