@@ -25,6 +25,7 @@ from typing import Any
 
 from umlaan.agent.files import write_atomic
 
+NM_PID = "/run/NetworkManager/NetworkManager.pid"
 NETNS_DIR = "/run/netns"
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
@@ -84,34 +85,26 @@ def tx_checksum(links: list[str]) -> dict[str, bool]:
     return found
 
 
-def tap_users() -> dict[str, list[dict[str, Any]]]:
-    """Who holds each tap open: {tap: [{pid, command}]}, from every process's open files."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for pid in _pids():
-        with contextlib.suppress(OSError):
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{pid}/fd/{descriptor}") != "/dev/net/tun":
-                        continue
-                    with open(f"/proc/{pid}/fdinfo/{descriptor}") as file:
-                        link = re.search(r"^iff:\s*(\S+)", file.read(), re.MULTILINE)
-                    if link:
-                        row = {"pid": int(pid), "command": _comm(pid)}
-                        found.setdefault(link.group(1), []).append(row)
-    return found
-
-
-def namespace_users(name: str | None) -> list[dict[str, Any]]:
-    """Live processes inside the namespace: [{pid, command}]."""
-    if name is None:
-        return []
-    wanted = os.stat(f"{NETNS_DIR}/{name}").st_ino
+def users_of(name: str | None) -> list[dict[str, Any]]:
+    """Live processes inside the namespace, with the taps each holds: [{pid, command, taps}]."""
+    wanted = os.stat(f"{NETNS_DIR}/{name}" if name else "/proc/self/ns/net").st_ino
     rows = []
     for pid in _pids():
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{pid}/ns/net").st_ino == wanted:
-                rows.append({"pid": int(pid), "command": _comm(pid)})
+                rows.append({"pid": int(pid), "command": _comm(pid), "taps": _taps(pid)})
     return rows
+
+
+def _taps(pid: str) -> list[str]:
+    taps = []
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        # A descriptor may close while it is looked at.
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/fd/{descriptor}") == "/dev/net/tun":
+                with open(f"/proc/{pid}/fdinfo/{descriptor}") as file:
+                    taps += re.findall(r"^iff:\s*(\S+)", file.read(), re.MULTILINE)
+    return taps
 
 
 def _pids() -> list[str]:
@@ -134,15 +127,18 @@ def text_of(path: str) -> str | None:
 
 def surroundings(files: list[str]) -> dict[str, Any]:
     """What stands beside the links: files, who manages networks here, which address carries ssh."""
-    there = {
-        "systemd": "/run/systemd/system",
-        "networkd": "/run/systemd/netif",
-        "NetworkManager": "/run/NetworkManager",
-    }
+    managers = []
+    if os.path.isdir("/run/systemd/system"):
+        managers.append("systemd")
+        # networkd writes this file; the folder alone is there without it too.
+        if os.path.exists("/run/systemd/netif/state"):
+            managers.append("networkd")
+    if os.path.exists(f"/proc/{(text_of(NM_PID) or 'none').strip()}/comm"):
+        managers.append("NetworkManager")
     ssh = os.environ.get("SSH_CONNECTION", "").split()
     return {
         "files": {path: text_of(path) for path in files},
-        "managers": [name for name, path in there.items() if os.path.isdir(path)],
+        "managers": managers,
         "ssh": [ssh[0], ssh[2]] if len(ssh) == 4 else None,
     }
 
@@ -173,8 +169,7 @@ def read(name: str | None, files: list[str], *, users: bool = False, links: Any 
         with inside(name if state == "here" else None):
             found.update((links or links_by_ip)())
         if users:
-            found["tap_users"] = tap_users()
-            found["namespace_users"] = namespace_users(name)
+            found["users"] = users_of(name)
     found.update(surroundings(files))
     return found
 

@@ -64,7 +64,7 @@ def links_by_netlink() -> dict[str, Any]:
         links = list(netlink.get_links())
         addresses = list(netlink.get_addr())
         routes = list(netlink.get_routes(family=2, table=254))
-    names = {link["index"]: link.get("ifname") for link in links}
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
     rows = [_link_row(link, names, addresses) for link in links]
     return {
         "addr": rows,
@@ -74,28 +74,27 @@ def links_by_netlink() -> dict[str, Any]:
 
 
 def _link_row(link: Any, names: dict[int, str], addresses: list[Any]) -> dict[str, Any]:
-    info = link.get("linkinfo")
-    kind = info.get("info_kind") if info else None
-    data = info.get("info_data") if info else None
+    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
     details: dict[str, Any] = {}
     if data and kind == "bridge":
-        details["mcast_snooping"] = data.get("br_mcast_snooping")
+        details["mcast_snooping"] = data.get_attr("IFLA_BR_MCAST_SNOOPING")
     if data and kind == "tun":
-        details["type"] = {1: "tun", 2: "tap"}.get(data.get("tun_type"))
+        details["type"] = {1: "tun", 2: "tap"}.get(data.get_attr("IFLA_TUN_TYPE"))
     return {
-        "ifname": link.get("ifname"),
+        "ifname": link.get_attr("IFLA_IFNAME"),
         "flags": [name for bit, name in _FLAGS.items() if link["flags"] & bit],
-        "mtu": link.get("mtu"),
-        "address": link.get("address") or "",
-        "ifalias": link.get("ifalias"),
-        "master": names.get(link.get("master")),
+        "mtu": link.get_attr("IFLA_MTU"),
+        "address": link.get_attr("IFLA_ADDRESS") or "",
+        "ifalias": link.get_attr("IFLA_IFALIAS"),
+        "master": names.get(link.get_attr("IFLA_MASTER")),
         "linkinfo": {"info_kind": kind, "info_data": details},
         "addr_info": [
             {
-                "local": address.get("local") or address.get("address"),
+                "local": address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"),
                 "prefixlen": address["prefixlen"],
                 "scope": _SCOPES.get(address["scope"], "global"),
-                "dynamic": not (address.get("flags") or address["flags"]) & _PERMANENT,
+                "dynamic": not (address.get_attr("IFA_FLAGS") or address["flags"]) & _PERMANENT,
             }
             for address in addresses
             if address["index"] == link["index"]
@@ -104,9 +103,9 @@ def _link_row(link: Any, names: dict[int, str], addresses: list[Any]) -> dict[st
 
 
 def _route_row(route: Any, names: dict[int, str]) -> dict[str, Any]:
-    destination = route.get("dst")
+    destination = route.get_attr("RTA_DST")
     return {
         "dst": f"{destination}/{route['dst_len']}" if destination else "default",
-        "dev": names.get(route.get("oif")),
+        "dev": names.get(route.get_attr("RTA_OIF")),
         "protocol": str(route["proto"]),
     }

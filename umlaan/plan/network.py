@@ -79,11 +79,10 @@ def _namespace(wanted: Wanted, found: Found) -> Iterator[Change]:
 
 def _leftovers(wanted: Wanted, found: Found) -> Iterator[Change]:
     names = [wanted.bridge, wanted.node0_link, *(t.name for t in wanted.taps)]
-    half = {wanted.half_made(name): name for name in names if name}
     for link in found.links.values():
-        if link.name in half:
+        if link.name.startswith(wanted.half_made_prefix):
             yield Change(
-                f"link {link.name}: remove, a killed run left it (to be {half[link.name]})",
+                f"link {link.name}: remove, a killed run left it half made",
                 (ip_words(wanted, "link", "del", link.name),),
             )
         # A tap with a carrier is held by a guest: whoever stops that removes it.

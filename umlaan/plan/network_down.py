@@ -12,12 +12,11 @@ _FALLBACK_KINDS = ("sit", "ipip", "gre", "gretap", "erspan", "ip6tnl", "ip6gre",
 
 def own_links(wanted: Wanted, found: Found) -> list[str]:
     """Links with the lab's mark, and what a killed run left half made; taps before bridges."""
-    names = [wanted.bridge, wanted.node0_link, *(t.name for t in wanted.taps)]
-    half = {wanted.half_made(name) for name in names if name}
+    half = wanted.half_made_prefix
     links = [
         link
         for link in found.links.values()
-        if link.name != "lo" and (link.alias == wanted.mark or link.name in half)
+        if link.name != "lo" and (link.alias == wanted.mark or link.name.startswith(half))
     ]
     return [
         link.name for link in sorted(links, key=lambda link: (link.kind == "bridge", link.name))
@@ -26,12 +25,12 @@ def own_links(wanted: Wanted, found: Found) -> list[str]:
 
 def in_use(wanted: Wanted, found: Found) -> list[str]:
     """Why the network cannot go yet: taps of ours that someone holds open."""
-    own = own_links(wanted, found)
-    return [
-        f"tap {tap} is held by {', '.join(str(user) for user in users)}: stop it first"
-        for tap, users in sorted(found.tap_users.items())
-        if tap in own
-    ]
+    lines = []
+    for name in own_links(wanted, found):
+        users = [str(user) for user in found.users if name in user.taps]
+        if users:
+            lines.append(f"tap {name} is held by {', '.join(users)}: stop it first")
+    return lines
 
 
 def namespace_stays(wanted: Wanted, found: Found) -> str | None:
@@ -44,8 +43,8 @@ def namespace_stays(wanted: Wanted, found: Found) -> str | None:
         for link in found.links.values()
         if link.name not in (*own, "lo") and link.kind not in _FALLBACK_KINDS
     ]
-    if found.namespace_users:
-        who = ", ".join(str(user) for user in found.namespace_users)
+    if found.users:
+        who = ", ".join(str(user) for user in found.users[:5])
         return f"network namespace {wanted.namespace} stays: in use by {who}"
     if others:
         names = ", ".join(others)

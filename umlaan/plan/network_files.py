@@ -60,16 +60,23 @@ def _difference(wanted: Wanted, now: str | None) -> str:
     return ", ".join(words) or f"follow {HOSTS}, block as the lab has it"
 
 
+_TEMPLATES = {"NetworkManager": "networkmanager.conf.j2", "networkd": "networkd.network.j2"}
+
+
+def _keep_off(wanted: Wanted) -> list[tuple[str, str, Words]]:
+    return [
+        ("NetworkManager", wanted.nm_file, ("nmcli", "general", "reload")),
+        ("networkd", wanted.networkd_file, ("networkctl", "reload")),
+    ]
+
+
 def keep_off_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
     """On the host itself: NetworkManager and systemd-networkd, where they run, keep off."""
     if wanted.namespace:
         return
     values = {"lab": wanted.lab, "links": [wanted.bridge, *(t.name for t in wanted.taps)]}
-    for manager, path, template, reload in (
-        ("NetworkManager", wanted.nm_file, "networkmanager.conf", ("nmcli", "general", "reload")),
-        ("networkd", wanted.networkd_file, "networkd.network", ("networkctl", "reload")),
-    ):
-        text = render(f"network/{template}.j2", **values)
+    for manager, path, reload in _keep_off(wanted):
+        text = render(f"network/{_TEMPLATES[manager]}", **values)
         if manager in found.managers and found.files.get(path) != text:
             yield Change(
                 f"{path}: keep {manager} off {', '.join(values['links'])}",
@@ -120,12 +127,12 @@ def boot_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
 def files_down(wanted: Wanted, found: Found) -> Iterator[Change]:
     """Take out what the above put in, and only that."""
     yield from _hosts_down(wanted, found)
-    for path, reload in (
-        (wanted.nm_file, ("nmcli", "general", "reload")),
-        (wanted.networkd_file, ("networkctl", "reload")),
-    ):
+    for manager, path, reload in _keep_off(wanted):
         if found.files.get(path) is not None:
-            yield Change(f"{path}: remove", (("rm", "-f", path), reload))
+            commands: tuple[Words, ...] = (("rm", "-f", path),)
+            if manager in found.managers:
+                commands += (reload,)
+            yield Change(f"{path}: remove", commands)
     if found.files.get(wanted.unit_file) is not None:
         yield Change(
             f"{wanted.unit}: remove",

@@ -38,10 +38,11 @@ class Link:
 
 @dataclass(frozen=True)
 class User:
-    """A process that holds a tap or lives in the namespace."""
+    """A process that lives in the namespace, with the taps that it holds open."""
 
     pid: int
     command: str
+    taps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"pid {self.pid} ({self.command})"
@@ -58,8 +59,7 @@ class Found:
     files: dict[str, str | None] = field(default_factory=dict)
     managers: frozenset[str] = frozenset()
     ssh: tuple[str, str] | None = None
-    tap_users: dict[str, tuple[User, ...]] = field(default_factory=dict)
-    namespace_users: tuple[User, ...] = ()
+    users: tuple[User, ...] = ()
 
     @property
     def ssh_link(self) -> str | None:
@@ -90,13 +90,7 @@ def parse_found(value: dict[str, Any]) -> Found:
         files=dict(value["files"]),
         managers=frozenset(value["managers"]),
         ssh=(str(ssh[0]), str(ssh[1])) if ssh else None,
-        tap_users={
-            tap: tuple(User(u["pid"], u["command"]) for u in users)
-            for tap, users in value.get("tap_users", {}).items()
-        },
-        namespace_users=tuple(
-            User(u["pid"], u["command"]) for u in value.get("namespace_users", [])
-        ),
+        users=tuple(User(u["pid"], u["command"], tuple(u["taps"])) for u in value.get("users", [])),
     )
 
 
@@ -208,9 +202,18 @@ class Wanted:
             names += [self.nm_file, self.networkd_file]
         return tuple(dict.fromkeys(names))
 
+    @property
+    def half_made_prefix(self) -> str:
+        """How the names of this lab's links begin that do not carry the mark yet."""
+        return f"uml{_hash(self.lab)[:6]}"
+
     def half_made(self, link: str) -> str:
         """A link's name until it carries the mark: only then it gets its own."""
-        return f"uml{hashlib.sha256(f'{self.lab} {link}'.encode()).hexdigest()[:8]}"
+        return f"{self.half_made_prefix}{_hash(link)[:5]}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def wanted_of(host: LabHost, nodes: tuple[Node, ...], peers: list[tuple[str, str]]) -> Wanted:
