@@ -4,7 +4,33 @@ and --data override them; "network.mtu"-like keys in a tuple or --data change on
 docs/data.md lists every key.
 """
 
-# The default lab uses the project's own small tree of the DVS's shape; yours is "/usr/src/dvs".
+# The default lab uses the project's own small tree of the DVS's shape, so that it can be tried
+# without the DVS. examples/dvs/ is the lab of a user who has it at /usr/src/dvs.
+_STUB = "stub_dvkcall.o"
+_IPC = "libdvkipc.so"
+
+
+def _step(folder: str) -> dict[str, object]:
+    """One make; which library a program uses is LIBS, by a path relative to its folder."""
+    up = "../" * (folder.count("/") + 1)
+    return {
+        "dir": folder,
+        "ioctl": {"LIBS": f"{up}dvk-lib/{_STUB}"},
+        "ipc": {"LIBS": f"{up}dvk-lib/{_IPC}"},
+    }
+
+
 dvs = {
     "source": "examples/sample-dvs",
+    "steps": [
+        {"dir": "dvk-lib"},
+        _step("dvk-tests"),
+        _step("dvk-proxies"),
+        _step("dvk-proxies/test"),
+        _step("dvk-proxies/test/m3ftp"),
+    ],
+    "programs": {
+        "state": "/run/sample-dvs",
+        "proxy": "./tcp_proxy -n {remote_name} -i {remote}",
+    },
 }

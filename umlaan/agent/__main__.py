@@ -22,6 +22,7 @@ VERBS = {
     "keys": "keys",
     "verify": "verify",
     "spec": "spec",
+    "buildroot": "buildroot",
     "kernel-state": "kernel_state",
     "kernel-build": "kernel_build",
     "remove": "remove",

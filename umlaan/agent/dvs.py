@@ -162,7 +162,7 @@ def _run_step(spec: Spec, variant: str, folder: str, step: dict[str, Any]) -> No
         command = [word.replace("{tree}", folder) for word in command]
     else:
         command = _make(spec, folder, step)
-    print(f"# DVS {variant}: {shlex.join(command)}", flush=True)
+    print(f"# {shlex.join(command)}\n{variant}: {step['dir']}", flush=True)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "DVS_VARIANT": variant}
     done = subprocess.run(
         command,

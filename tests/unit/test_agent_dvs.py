@@ -1,0 +1,152 @@
+"""The DVS's builds on a tiny tree: by content, in copies, foreign files left, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umlaan.agent import dvs as agent
+from umlaan.model.dvs import Dvs
+from umlaan.model.host import LabHost
+from umlaan.model.network import Network
+from umlaan.plan import dvs as plan
+
+MAKEFILE = "all: prog\nprog: prog.c\n\tprintf '%s' \"$(LIBS)\" > prog; cat prog.c >> prog\n"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    tree = tmp_path / "tree"
+    (tree / "lib").mkdir(parents=True)
+    (tree / "lib" / "Makefile").write_text(MAKEFILE)
+    (tree / "lib" / "prog.c").write_text("int x;\n")
+    (tree / ".git").mkdir()
+    (tree / ".git" / "HEAD").write_text("ref")
+    wanted = Dvs.model_validate(
+        {
+            "source": str(tree),
+            "steps": [{"dir": "lib", "ioctl": {"LIBS": "a"}, "ipc": {"LIBS": "b"}}],
+        }
+    )
+    host = LabHost(
+        name="@local",
+        network=Network(),
+        state_dir=str(tmp_path / "state"),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    return plan.spec(wanted, host, wanted.source)
+
+
+def build(spec: dict[str, Any]) -> None:
+    assert agent.main(["build", json.dumps(spec), "ioctl", "ipc"]) == 0
+
+
+def why(spec: dict[str, Any]) -> list[str]:
+    rows = agent.state(spec)["variants"]
+    return [reason for variant in rows for reason in plan.reasons(variant, rows[variant])]
+
+
+def installed(spec: dict[str, Any], name: str) -> Path:
+    return Path(spec["state"]) / name
+
+
+def test_two_variants_in_copies_and_nothing_the_second_time(spec: dict[str, Any]) -> None:
+    assert why(spec) == [
+        "DVS ioctl: build, it is not there yet",
+        "DVS ipc: build, it is not there yet",
+    ]
+    build(spec)
+    assert installed(spec, "ioctl/lib/prog").read_text() == "aint x;\n"
+    assert installed(spec, "ipc/lib/prog").read_text() == "bint x;\n"
+    assert not (Path(spec["source"]) / "lib" / "prog").exists()
+    assert not installed(spec, "ipc/.git").exists()
+    assert why(spec) == []
+
+
+def test_an_edited_source_names_the_file(spec: dict[str, Any]) -> None:
+    build(spec)
+    (Path(spec["source"]) / "lib" / "prog.c").write_text("int y;\n")
+    assert why(spec) == [
+        "DVS ioctl: rebuild, source changed: lib/prog.c",
+        "DVS ipc: rebuild, source changed: lib/prog.c",
+    ]
+    build(spec)
+    assert installed(spec, "ipc/lib/prog").read_text() == "bint y;\n"
+    assert why(spec) == []
+
+
+def test_a_damaged_copy_is_installed_again_and_other_files_survive(spec: dict[str, Any]) -> None:
+    build(spec)
+    installed(spec, "ioctl/lib/prog").write_text("spoilt")
+    installed(spec, "ioctl/lib/received.txt").write_text("the user's")
+    installed(spec, "dvs.tar.gz").write_bytes(b"short")
+    assert why(spec) == [
+        "DVS ioctl: install again, lib/prog differ from what was built",
+        "DVS tarball: write again, dvs.tar.gz was changed",
+    ]
+    build(spec)
+    assert installed(spec, "ioctl/lib/prog").read_text() == "aint x;\n"
+    assert installed(spec, "ioctl/lib/received.txt").read_text() == "the user's"
+    assert why(spec) == []
+
+
+def test_a_variable_that_changed_is_the_reason(spec: dict[str, Any]) -> None:
+    build(spec)
+    spec["variants"]["ipc"][0]["variables"]["LIBS"] = "c"
+    assert why(spec) == ["DVS ipc: rebuild, its make steps changed: lib"]
+
+
+def test_a_spoilt_cache_is_built_again(spec: dict[str, Any]) -> None:
+    build(spec)
+    key = agent.state(spec)["variants"]["ipc"]["key"]
+    (Path(spec["cache"]) / "dvs" / key / "dvs" / "lib" / "prog").write_text("spoilt")
+    shutil.rmtree(installed(spec, "ipc"))
+    build(spec)
+    assert installed(spec, "ipc/lib/prog").read_text() == "bint x;\n"
+
+
+def test_the_tarball_has_the_same_bytes_again(spec: dict[str, Any], tmp_path: Path) -> None:
+    build(spec)
+    first = installed(spec, "dvs.tar.gz").read_bytes()
+    shutil.rmtree(spec["cache"])
+    shutil.rmtree(spec["state"])
+    os.utime(Path(spec["source"]) / "lib" / "prog.c", (1, 1))
+    build(spec)
+    assert installed(spec, "dvs.tar.gz").read_bytes() == first
+    with tarfile.open(installed(spec, "dvs.tar.gz")) as archive:
+        assert [m.name for m in archive][:3] == ["dvs", "dvs/lib", "dvs/lib/Makefile"]
+
+
+def test_a_failing_make_names_variant_and_command(
+    spec: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (Path(spec["source"]) / "lib" / "Makefile").write_text("all:\n\t@echo no such header; exit 3\n")
+    with pytest.raises(SystemExit, match=r"DVS ioctl: make -C .*lib LIBS=a: exit code 2"):
+        build(spec)
+    assert "no such header" in capfd.readouterr().out
+    assert not installed(spec, "ioctl.stamp.json").exists()
+
+
+def test_a_missing_directory_is_told(spec: dict[str, Any]) -> None:
+    spec["variants"]["ioctl"][0]["dir"] = "libs"
+    with pytest.raises(SystemExit, match="dvs.steps names libs, which the tree lacks"):
+        build(spec)
+
+
+def test_a_source_as_a_tarball(spec: dict[str, Any], tmp_path: Path) -> None:
+    packed = tmp_path / "dvs.tar.xz"
+    with tarfile.open(packed, "w:xz") as archive:
+        archive.add(spec["source"], "dvs")
+    spec["source"] = str(packed)
+    build(spec)
+    assert installed(spec, "ipc/lib/prog").read_text() == "bint x;\n"
+    spec["sha256"] = "0" * 64
+    shutil.rmtree(spec["cache"])
+    with pytest.raises(SystemExit, match="wanted 0000"):
+        build(spec)

@@ -1,0 +1,70 @@
+"""A client of UML's management console: ``mconsole SOCKET WORD…``.
+
+It binds its reply socket in the file system beside UML's own, because the abstract one of
+uml_mconsole is not reachable from another network namespace, and it never waits for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+
+_MAGIC = 0xCAFEBABE
+_VERSION = 2
+_DATA = 512
+
+
+class Silent(Exception):
+    """The guest's mconsole did not answer."""
+
+
+def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
+    """(accepted, text) of one command. Silent if UML does not answer in timeout seconds."""
+    data = command.encode()
+    if len(data) >= _DATA:
+        raise ValueError(f"mconsole command longer than {_DATA - 1} bytes")
+    own = f"{os.path.dirname(os.path.dirname(path))}/.mc-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(own)
+        try:
+            link.bind(own)
+            link.settimeout(timeout)
+            link.sendto(struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0"), path)
+            return _answer(link)
+        except TimeoutError:
+            raise Silent(f"{path}: no answer to {command!r} in {timeout:g} s") from None
+        except OSError as error:
+            raise Silent(f"{path}: {error.strerror or error}") from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(own)
+
+
+def _answer(link: socket.socket) -> tuple[bool, str]:
+    text = b""
+    while True:
+        packet = link.recv(12 + _DATA)
+        if len(packet) < 12:
+            raise Silent("a broken answer")
+        error, more, length = struct.unpack("=III", packet[:12])
+        text += packet[12 : 12 + length].rstrip(b"\0")
+        if not more:
+            return error == 0, text.decode(errors="replace")
+
+
+def main(argv: list[str]) -> int:
+    """The ``mconsole`` verb: 0 if accepted, 1 if refused, 69 without an answer."""
+    if len(argv) < 2:
+        print("usage: mconsole SOCKET COMMAND…", file=sys.stderr)
+        return 64
+    try:
+        accepted, text = ask(argv[0], " ".join(argv[1:]))
+    except (Silent, ValueError) as error:
+        print(f"mconsole: {error}", file=sys.stderr)
+        return 69
+    print(text.rstrip("\n"), file=sys.stdout if accepted else sys.stderr)
+    return 0 if accepted else 1

@@ -1,0 +1,204 @@
+"""What each node of a lab host is doing: ``node-state JSON`` answers for many nodes at once.
+
+The request: {"nodes": [{name, dir, umid, root, address, namespace, kernel_dir, dc_file}],
+"memory": bool, "reach": seconds}. The answer is {name: row}; state() says what a row holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from umlaan.agent import proc, reach, rootlock
+from umlaan.agent.files import read_json
+
+Row = dict[str, Any]
+
+
+def record_path(directory: str) -> str:
+    """The launch record of a node's folder."""
+    return f"{directory}/launch.json"
+
+
+def read_record(directory: str) -> Row | None:
+    """The launch record, None without one; one of another boot of the lab host has no process."""
+    record = read_json(record_path(directory))
+    if not isinstance(record, dict):
+        return None
+    if record.get("boot_id") != proc.boot_id():
+        record["pid"] = None
+    return record
+
+
+def running(record: Row | None) -> bool:
+    """True if the recorded UML is alive: pid, start time and command line all fit."""
+    return bool(
+        record
+        and record.get("pid")
+        and record.get("start")
+        and proc.is_same(record["pid"], record["start"], record["argv"])
+    )
+
+
+def members(node: Row, record: Row | None) -> list[proc.Process]:
+    """Every living process of the node's UML, orphans and helper threads included."""
+    found = proc.carrying({f"umid={node['umid']}", f"uml_dir={node['dir']}/uml/"})
+    if record and record.get("group") and record.get("boot_id") == proc.boot_id():
+        known = {one.pid for one in found}
+        strays = proc.in_session(record["group"], rootlock.lock_path(node["root"]))
+        found += [one for one in strays if one.pid not in known]
+    return found
+
+
+def _leader(node: Row, found: list[proc.Process]) -> proc.Process | None:
+    """The UML itself, found without a record: the member whose inner pid UML wrote down."""
+    try:
+        with open(f"{node['dir']}/uml/{node['umid']}/pid", encoding="ascii") as file:
+            written = int(file.read())
+    except (OSError, ValueError):
+        return None
+    return next((m for m in found if (proc.nspids(m.pid) or [None])[-1] == written), None)
+
+
+def parse_dc(text: str) -> int | None:
+    """The pid which a DC file sets (``DC0=123``, with or without export); None if none."""
+    match = re.search(r"^\s*(?:export\s+)?DC\d*=['\"]?(\d+)", text, re.MULTILINE)
+    return int(match.group(1)) if match else None
+
+
+def dc_state(path: str | None) -> Row | None:
+    """The DC's init behind a DC file: pid and start, or the fault that keeps it from being one."""
+    if not path:
+        return None
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            pid = parse_dc(file.read())
+    except FileNotFoundError:
+        return {"pid": None, "start": None, "fault": "missing"}
+    except OSError as error:
+        return {"pid": None, "start": None, "fault": f"unreadable: {error.strerror}"}
+    if pid is None:
+        return {"pid": None, "start": None, "fault": "it sets no DC=pid"}
+    found = proc.process(pid)
+    if found is None or found.dead:
+        return {"pid": pid, "start": None, "fault": f"its pid {pid} is not alive"}
+    inner = proc.nspids(pid)
+    if len(inner) < 2 or inner[-1] != 1:
+        fault = f"its pid {pid} is not the init of a PID namespace"
+        return {"pid": pid, "start": found.start, "fault": fault}
+    return {"pid": pid, "start": found.start, "fault": None}
+
+
+def memory(record: Row, all_members: list[proc.Process]) -> int:
+    """Bytes really used: the guest's memory file once, and what each process has of its own."""
+    total = 0
+    files: dict[tuple[int, int], int] = {}
+    spaces: set[str] = set()
+    for member in all_members:
+        with contextlib.suppress(OSError):
+            # Helper threads share the UML's whole address space: count it once.
+            with open(f"/proc/{member.pid}/statm", encoding="ascii") as file:
+                space = file.read()
+            if space not in spaces:
+                spaces.add(space)
+                total += _own_bytes(member.pid)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{record['pid']}/fd"):
+            link = f"/proc/{record['pid']}/fd/{name}"
+            target = os.readlink(link)
+            if target.endswith(" (deleted)"):
+                info = os.stat(link)
+                files[info.st_dev, info.st_ino] = info.st_blocks * 512
+    return total + sum(files.values())
+
+
+def _own_bytes(pid: int) -> int:
+    kilobytes = 0
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(("Pss_Anon:", "Pss_File:")):
+                kilobytes += int(line.split()[1])
+    return kilobytes * 1024
+
+
+def kernel_state(directory: str | None) -> Row | None:
+    """The wanted kernel's stamp; None where it is not built yet."""
+    if not directory:
+        return None
+    stamp = read_json(f"{directory}/stamp.json")
+    if not isinstance(stamp, dict) or not os.path.exists(f"{directory}/linux"):
+        return None
+    return {key: stamp.get(key) for key in ("sha256", "transports", "release")}
+
+
+def state(node: Row, with_memory: bool = False) -> Row:
+    """One node's row.
+
+    record (of the last launch, or None), running, pid, inner_pid, start, uptime (s), holder (its
+    console is kept), leftovers (pids of a dead UML's helpers), root_exists, root_user (who else has
+    it), kernel (the wanted one's stamp), dc (the DC's init), memory (bytes), console_log.
+    """
+    record = read_record(node["dir"])
+    alive = running(record)
+    row: Row = {
+        "record": record,
+        "running": alive,
+        "pid": None,
+        "start": None,
+        "inner_pid": None,
+        "uptime": None,
+        "holder": False,
+        "leftovers": [],
+        "memory": None,
+        "answers": None,
+        "root_exists": os.path.exists(node["root"]),
+        "root_user": None,
+        "kernel": kernel_state(node.get("kernel_dir")),
+        "dc": dc_state(node.get("dc_file")),
+        "console_log": f"{node['dir']}/console.log",
+    }
+    if not alive:
+        found = members(node, record)
+        leader = _leader(node, found)
+        if leader is not None:
+            record = {**(record or {}), "pid": leader.pid, "start": leader.start}
+            record.update(argv=proc.cmdline(leader.pid), adopted=True, exit=None)
+            row["record"] = record
+            alive = row["running"] = True
+        else:
+            row["leftovers"] = [m.pid for m in found]
+            if row["root_exists"]:
+                row["root_user"] = rootlock.holder(node["root"]) or rootlock.used_by(node["root"])
+    if alive and record is not None:
+        pid = record["pid"]
+        row.update(pid=pid, start=record["start"], uptime=round(proc.age(record["start"]), 1))
+        row["inner_pid"] = (proc.nspids(pid) or [None])[-1]
+        keeper = record.get("holder") or {}
+        found_keeper = proc.process(keeper["pid"]) if keeper.get("pid") else None
+        row["holder"] = bool(found_keeper and found_keeper.start == keeper.get("start"))
+        if with_memory:
+            row["memory"] = memory(record, members(node, record))
+    return row
+
+
+def states(request: Row) -> dict[str, Row]:
+    """The rows of all nodes asked for; where reach is given, whether their sshd answers."""
+    rows = {n["name"]: state(n, bool(request.get("memory"))) for n in request["nodes"]}
+    if request.get("reach"):
+        up = [n for n in request["nodes"] if rows[n["name"]]["running"]]
+        answers = reach.answering(up, float(request["reach"]))
+        for name, answer in answers.items():
+            rows[name]["answers"] = answer
+    return rows
+
+
+def main(argv: list[str]) -> int:
+    """The ``node-state`` verb."""
+    request = json.loads(argv[0])
+    json.dump(states(request), sys.stdout)
+    print()
+    return 0

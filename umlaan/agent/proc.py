@@ -1,0 +1,174 @@
+"""Processes of the lab host, told apart by pid, start time and command line together."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One line of /proc/PID/stat, as far as it identifies the process."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    start: int
+
+    @property
+    def dead(self) -> bool:
+        """A zombie is dead: some PID 1 never reap them."""
+        return self.state in "ZX"
+
+
+def process(pid: int) -> Process | None:
+    """The process of that pid; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The command's name stands in brackets and may hold blanks and brackets itself.
+    fields = text[text.rfind(")") + 2 :].split()
+    return Process(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def cmdline(pid: int) -> list[str]:
+    """The command line as words; empty for a zombie or none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().decode(errors="surrogateescape").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def nspids(pid: int) -> list[int]:
+    """The pid in each PID namespace, the outermost first; empty if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("NSpid:"):
+                    return [int(word) for word in line.split()[1:]]
+    except (OSError, ValueError):
+        pass
+    return []
+
+
+def boot_id() -> str:
+    """Names this boot of the lab host: start times of another boot mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def is_same(pid: int, start: int, argv: list[str]) -> bool:
+    """True if the process of that pid is alive and still the one that was recorded."""
+    found = process(pid)
+    return found is not None and not found.dead and found.start == start and cmdline(pid) == argv
+
+
+def age(start: int) -> float:
+    """Seconds since a start time in ticks."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS)
+
+
+def pids() -> list[int]:
+    """All pids of this namespace."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def carrying(words: set[str]) -> list[Process]:
+    """Living processes whose command line holds all these words: one UML's own, helpers included.
+
+    UML's helper threads that sit in sessions of their own (one a console) are found this way and
+    by no process group.
+    """
+    found = []
+    for pid in pids():
+        if words <= set(cmdline(pid)):
+            one = process(pid)
+            if one is not None and not one.dead:
+                found.append(one)
+    return found
+
+
+def in_session(session: int, holding: str) -> list[Process]:
+    """Living processes of a session which have a file open; a recycled session has not.
+
+    When a UML dies, a guest process that it traced may run on as a process of the lab host's, with
+    any command line: only its session and what it inherited tell whose it is.
+    """
+    found: list[Process] = []
+    try:
+        wanted = os.stat(holding)
+    except OSError:
+        return found
+    for pid in pids():
+        one = process(pid)
+        if one is None or one.dead or one.session != session:
+            continue
+        if _has_open(pid, wanted):
+            found.append(one)
+    return found
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for name in names:
+        with contextlib.suppress(OSError):
+            info = os.stat(f"/proc/{pid}/fd/{name}")
+            if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    return False
+
+
+def children(pid: int) -> list[int]:
+    """Pids of the living children of a process."""
+    return [p for p in pids() if (one := process(p)) and one.parent == pid and not one.dead]
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def enter_network(namespace: str | None) -> None:
+    """Put this process into a named network namespace. OSError, naming it, if it is not there."""
+    if namespace is None:
+        return
+    try:
+        descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"network namespace {namespace} is not there") from None
+    try:
+        _check(_libc().setns(descriptor, CLONE_NEWNET), f"network namespace {namespace}")
+    finally:
+        os.close(descriptor)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). OSError if not allowed."""
+    _check(_libc().unshare(flags), "unshare")
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Have this process killed when its parent ends."""
+    _check(_libc().prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")

@@ -1,0 +1,95 @@
+"""Reaching a guest's sshd inside the lab's network namespace.
+
+``connect NAMESPACE|- HOST PORT`` hands a connected socket to ssh (ProxyUseFdpass), so that ssh runs
+outside the namespace and no relay stands between. answering() and banner() only look.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import sys
+import time
+from typing import Any
+
+from umlaan.agent import proc
+
+SSH_PORT = 22
+
+
+def banner(address: str, timeout: float) -> bool:
+    """True if an sshd greets at that address in timeout seconds."""
+    return _greeted([address], timeout)[address]
+
+
+def _greeted(addresses: list[str], timeout: float) -> dict[str, bool]:
+    """Ask all at once; only a greeting counts, a mere connection does not."""
+    answers = dict.fromkeys(addresses, False)
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        for address in addresses:
+            link = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            link.setblocking(False)
+            if link.connect_ex((address, SSH_PORT)) in (0, errno.EINPROGRESS):
+                selector.register(link, selectors.EVENT_READ, address)
+            else:
+                link.close()
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                link = key.fileobj  # type: ignore[assignment]
+                try:
+                    answers[key.data] = link.recv(16).startswith(b"SSH-")
+                except OSError:
+                    answers[key.data] = False
+                selector.unregister(link)
+                link.close()
+        for key in list(selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+    return answers
+
+
+def answering(nodes: list[dict[str, Any]], timeout: float) -> dict[str, bool]:
+    """{name: whether its sshd greets}, each in its own namespace."""
+    out: dict[str, bool] = {}
+    for namespace in {n.get("namespace") for n in nodes}:
+        some = {n["address"]: n["name"] for n in nodes if n.get("namespace") == namespace}
+        for address, answer in in_namespace(namespace, list(some), timeout).items():
+            out[some[address]] = answer
+    return out
+
+
+def in_namespace(namespace: str | None, addresses: list[str], timeout: float) -> dict[str, bool]:
+    """Like _greeted, by a child inside the namespace: this process stays where it is."""
+    if namespace is None:
+        return _greeted(addresses, timeout)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            proc.enter_network(namespace)
+            good = [a for a, yes in _greeted(addresses, timeout).items() if yes]
+            os.write(writer, " ".join(good).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        good = set(file.read().decode().split())
+    os.waitpid(child, 0)
+    return {a: a in good for a in addresses}
+
+
+def main(argv: list[str]) -> int:
+    """The ``connect`` verb: ssh's ProxyCommand."""
+    namespace, host, port = argv
+    try:
+        proc.enter_network(None if namespace == "-" else namespace)
+        link = socket.create_connection((host, int(port)), timeout=10)
+    except OSError as error:
+        print(f"{host} port {port} in namespace {namespace}: {error}", file=sys.stderr)
+        return 1
+    link.settimeout(None)
+    with socket.socket(fileno=os.dup(1)) as ssh:
+        socket.send_fds(ssh, [b"\0"], [link.fileno()])
+    return 0

@@ -1,0 +1,208 @@
+"""``node-start JSON``: start one node's UML under a holder, and return as soon as it runs.
+
+The order: {name, dir, umid, root, argv, kernel_sha256, namespace, dc_file, tmpdir, mem}. Exit code
+0 with one line that says the pid; 75 where the root or the node is in use, 1 for what else is
+wrong. Nothing is started twice: the node's launch lock and the root's lock are held while it is
+decided, and the root's lock as long as the guest lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from typing import Any
+
+from umlaan.agent import holder, node, proc, rootlock
+from umlaan.agent.files import locked, write_json
+
+BUSY = 75
+_READY_S = 15.0
+
+
+class CannotStart(Exception):
+    """Why a node was not started; the message is for its user."""
+
+
+def clear_leftovers(order: dict[str, Any], wait: float = 5.0) -> int:
+    """Kill what an earlier UML of this very node left behind; how many. CannotStart if it stays."""
+    deadline = time.monotonic() + wait
+    killed: set[int] = set()
+    record = node.read_record(order["dir"])
+    while left := node.members(order, record):
+        for one in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
+            killed.add(one.pid)
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(one.pid) for one in left)
+            raise CannotStart(f"processes of its last run cannot be killed: {pids}")
+        time.sleep(0.02)
+    return len(killed)
+
+
+def check_tmpdir(tmpdir: str, memory: int) -> None:
+    """UML's memory file needs an executable directory with room. CannotStart with the remedy."""
+    try:
+        info = os.statvfs(tmpdir)
+    except OSError as error:
+        raise CannotStart(f"{tmpdir}: {error.strerror}; it holds the guest's memory") from None
+    if info.f_flag & os.ST_NOEXEC:
+        raise CannotStart(
+            f"{tmpdir} is mounted noexec, UML's memory must be executable; "
+            f"mount -o remount,exec {tmpdir}, or set node.tmpdir"
+        )
+    free = info.f_bavail * info.f_frsize
+    if free < memory:
+        raise CannotStart(
+            f"{tmpdir} has {free >> 20} MiB free and mem= wants {memory >> 20} MiB: it would die "
+            f"of SIGBUS once that is used; lower node.mem, or enlarge {tmpdir}"
+        )
+
+
+def prefix(order: dict[str, Any]) -> tuple[list[str], dict[str, Any] | None]:
+    """What stands before the kernel, and the DC: the lab's namespace, the DC's PID namespace."""
+    words: list[str] = []
+    namespace = order.get("namespace")
+    if namespace:
+        if not os.path.exists(f"/run/netns/{namespace}"):
+            raise CannotStart(f"network namespace {namespace} is not there; the network stage makes it")
+        words += ["ip", "netns", "exec", namespace]
+    dc = node.dc_state(order.get("dc_file"))
+    if dc is not None:
+        if dc["fault"]:
+            raise CannotStart(f"no DC to start in: {order['dc_file']}: {dc['fault']}")
+        words += ["nsenter", "-p", "-t", str(dc["pid"])]
+    return words, dc
+
+
+def start(order: dict[str, Any]) -> str:
+    """Start it; the line for the user. CannotStart or RootBusy say why not."""
+    name, directory = order["name"], order["dir"]
+    os.makedirs(f"{directory}/uml", exist_ok=True)
+    row = node.state(order)
+    if row["running"]:
+        raise rootlock.RootBusy(f"it is up already (pid {row['pid']})")
+    if not os.access(order["argv"][0], os.X_OK):
+        raise CannotStart(f"kernel {order['argv'][0]} is not there or not executable")
+    if not row["root_exists"]:
+        raise CannotStart(f"root {order['root']} is not there")
+    words, dc = prefix(order)
+    tmpdir = order.get("tmpdir") or "/dev/shm"
+    check_tmpdir(tmpdir, int(order.get("mem") or 0))
+    swept = clear_leftovers(order)
+    lock = rootlock.take(order["root"], f"{name} ({directory})", wait=10.0)
+    try:
+        rootlock.wait_free(order["root"], 5.0)
+        # A stale pid file with a recycled pid would make UML take a random umid.
+        shutil.rmtree(f"{directory}/uml/{order['umid']}", ignore_errors=True)
+        for stale in _control_sockets(order):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(stale)
+        pid = _spawn({**order, "prefix": words, "environment": _environment(tmpdir)}, dc, lock)
+    finally:
+        os.close(lock)
+    swept_text = f", {swept} processes of its last run ended" if swept else ""
+    return f"{name}: started, pid {pid}{swept_text}"
+
+
+def _control_sockets(order: dict[str, Any]) -> list[str]:
+    socket_dir = order.get("run_dir")
+    if not socket_dir or not os.path.isdir(socket_dir):
+        return []
+    names = [n for n in os.listdir(socket_dir) if n.startswith(f"{order['name']}-")]
+    return [f"{socket_dir}/{name}" for name in names]
+
+
+def _environment(tmpdir: str) -> dict[str, str]:
+    """Only what UML needs: a user's own variables are no part of a declared node."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/uml"
+    return {"PATH": path, "HOME": "/root", "TERM": "linux", "TMPDIR": tmpdir}
+
+
+def _spawn(order: dict[str, Any], dc: dict[str, Any] | None, lock: int) -> int:
+    """Put the holder into a session of its own; the UML's pid once it runs."""
+    record = {
+        "name": order["name"],
+        "umid": order["umid"],
+        "argv": order["argv"],
+        "prefix": order["prefix"],
+        "kernel_sha256": order.get("kernel_sha256"),
+        "root": order["root"],
+        "namespace": order.get("namespace"),
+        "dc": {"pid": dc["pid"], "start": dc["start"]} if dc else None,
+        "boot_id": proc.boot_id(),
+    }
+    # Unwritable state must be told before anything runs.
+    write_json(node.record_path(order["dir"]), {**record, "pid": None, "start": None})
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            _let_go({lock, writer})
+            code = 1
+            try:
+                holder.hold(order, record, lock, writer)
+                code = 0
+            finally:
+                os._exit(code)
+        os._exit(0)
+    os.close(writer)
+    answer = _read(reader, _READY_S)
+    kind, _, rest = answer.partition(" ")
+    if kind == "pid":
+        return int(rest)
+    log = f"{order['dir']}/console.log"
+    said = {"exit": f"it ended at once (exit code {rest})", "fault": rest}.get(kind)
+    tail = "\n".join(f"    {line}" for line in last_lines(log))
+    raise CannotStart(f"{said or 'its holder did not report in time'}; {log} ends:\n{tail}")
+
+
+def _let_go(keep: set[int]) -> None:
+    """Close all that the caller waits on: its outputs, and locks that are not the holder's."""
+    quiet = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(quiet, descriptor)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in keep:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def _read(reader: int, wait: float) -> str:
+    ready, _, _ = select.select([reader], [], [], wait)
+    text = os.read(reader, 4096).decode(errors="replace") if ready else ""
+    os.close(reader)
+    return text
+
+
+def last_lines(path: str, count: int = 15) -> list[str]:
+    """The last lines of a console log, without the terminal's carriage returns."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - 16384))
+            text = file.read().decode(errors="replace").replace("\r", "")
+    except OSError as error:
+        return [f"(unreadable: {error.strerror})"]
+    return [line for line in text.split("\n") if line.strip()][-count:]
+
+
+def main(argv: list[str]) -> int:
+    """The ``node-start`` verb."""
+    order = json.loads(argv[0])
+    name = order["name"]
+    try:
+        with locked(f"{order['dir']}/launch.lock", f"start of {name}", wait=20.0):
+            print(start(order))
+    except (rootlock.RootBusy, TimeoutError) as error:
+        print(f"{name}: not started: {error}", file=sys.stderr)
+        return BUSY
+    except (CannotStart, OSError) as error:
+        print(f"{name}: not started: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,173 @@
+"""``node-stop JSON``: end one node's UML, cleanly if it can be.
+
+The order: {name, dir, umid, root, deadline, run_dir}. Ctrl-Alt-Del through mconsole first, so that
+the guest's init powers off; then halt, SIGTERM, SIGKILL. It says which of them it took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from umlaan.agent import mconsole, node, proc, rootlock
+from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.start import BUSY, CannotStart, clear_leftovers
+
+CLEAN_S = 45.0
+ROUGH_S = 4.0
+
+
+class Stopping:
+    """One UML on its way down."""
+
+    def __init__(self, order: dict[str, Any], record: dict[str, Any]) -> None:
+        self.order = order
+        self.pid = int(record["pid"])
+        self.start = int(record["start"])
+        self.argv = list(record["argv"])
+        self.group = int(record.get("group") or 0)
+        self.log = f"{order['dir']}/console.log"
+        self.offset = os.path.getsize(self.log) if os.path.exists(self.log) else 0
+        self.shown = time.monotonic()
+
+    def gone(self) -> bool:
+        """True once the recorded process is no more."""
+        return not proc.is_same(self.pid, self.start, self.argv)
+
+    def wait(self, step: str, seconds: float) -> bool:
+        """Wait for its end; False after the deadline, or as soon as it boots again instead."""
+        begun = time.monotonic()
+        while not self.gone():
+            now = time.monotonic()
+            if now - begun >= seconds:
+                return False
+            if step == "cad" and self.rebooted():
+                print(f"{self.order['name']}: cad made it reboot instead of power off", flush=True)
+                return False
+            if now - self.shown >= 3.0:
+                self.shown = now
+                print(f"{self.order['name']}: waiting for its end after {step}", flush=True)
+            time.sleep(0.05)
+        return True
+
+    def rebooted(self) -> bool:
+        """UML reboots within its process: a second kernel banner on the console tells."""
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(self.offset)
+                return b"Linux version " in file.read()
+        except OSError:
+            return False
+
+    def ask(self, command: str) -> bool:
+        """Send one mconsole command; False if nobody answers (a hung guest)."""
+        path = f"{self.order['dir']}/uml/{self.order['umid']}/mconsole"
+        try:
+            accepted, _ = mconsole.ask(path, command, timeout=2.0)
+        except mconsole.Silent:
+            return False
+        return accepted
+
+    def kill(self, number: signal.Signals) -> bool:
+        """Send a signal to this very process; SIGKILL to its group.
+
+        A traced guest process whose UML dies first would run on as a process of the lab host's.
+        """
+        if not self.gone():
+            with contextlib.suppress(ProcessLookupError):
+                if number == signal.SIGKILL and self.group:
+                    os.killpg(self.group, number)
+                os.kill(self.pid, number)
+        return True
+
+
+def stop(order: dict[str, Any]) -> str:
+    """Stop it; the line for the user. CannotStart if something cannot be killed."""
+    name = order["name"]
+    row = node.state(order)
+    if not row["running"]:
+        swept = clear_leftovers(order)
+        return f"{name}: down already" + (f", {swept} leftover processes ended" if swept else "")
+    begun = time.monotonic()
+    one = Stopping(order, row["record"])
+    clean = float(order.get("deadline") or CLEAN_S)
+    tried = []
+    for step, act, wait in (
+        ("cad", lambda: one.ask("cad"), clean),
+        ("halt", lambda: one.ask("halt"), ROUGH_S),
+        ("SIGTERM", lambda: one.kill(signal.SIGTERM), ROUGH_S),
+        ("SIGKILL", lambda: one.kill(signal.SIGKILL), ROUGH_S),
+    ):
+        tried.append(step)
+        if act() and one.wait(step, wait):
+            break
+    _holder_writes_end(order, row["record"])
+    clear_leftovers(order)
+    # The lock is free once the last process that inherited it is gone.
+    os.close(rootlock.take(order["root"], f"stop of {name}", wait=5.0))
+    end_control_sockets(order)
+    how = tried[-1] if len(tried) == 1 else f"{tried[-1]} ({', '.join(tried[:-1])} did not do)"
+    unclean = "" if len(tried) == 1 else "; its file system replays its journal at the next mount"
+    return f"{name}: stopped by {how} in {time.monotonic() - begun:.1f} s{unclean}"
+
+
+def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
+    """Give the holder its moment to record the exit; without a holder, record it here."""
+    keeper = record.get("holder") or {}
+    deadline = time.monotonic() + 3.0
+    path = node.record_path(order["dir"])
+    while time.monotonic() < deadline and keeper.get("pid"):
+        found = proc.process(keeper["pid"])
+        if found is None or found.dead or found.start != keeper.get("start"):
+            break
+        time.sleep(0.02)
+    written = read_json(path)
+    if not isinstance(written, dict) or not written.get("exit"):
+        record = {**record, "exit": {"code": None, "at": time.time()}}
+        write_json(path, record)
+
+
+def end_control_sockets(order: dict[str, Any]) -> None:
+    """End the shared ssh connections to a guest that is gone."""
+    run_dir = order.get("run_dir")
+    if not run_dir or not os.path.isdir(run_dir):
+        return
+    import subprocess
+
+    for name in os.listdir(run_dir):
+        if name.startswith(f"{order['name']}-"):
+            path = f"{run_dir}/{name}"
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    ["ssh", "-F", "none", "-S", path, "-O", "exit", "x"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=3,
+                )
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def main(argv: list[str]) -> int:
+    """The ``node-stop`` verb."""
+    order = json.loads(argv[0])
+    name = order["name"]
+    if not os.path.isdir(order["dir"]):
+        print(f"{name}: down already")
+        return 0
+    try:
+        with locked(f"{order['dir']}/launch.lock", f"stop of {name}", wait=60.0):
+            print(stop(order), flush=True)
+    except (rootlock.RootBusy, TimeoutError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return BUSY
+    except (CannotStart, OSError) as error:
+        print(f"{name}: not stopped: {error}", file=sys.stderr)
+        return 1
+    return 0

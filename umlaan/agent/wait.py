@@ -1,0 +1,67 @@
+"""``node-wait JSON``: wait until a guest's sshd greets, or say why it never will.
+
+The order: {name, dir, umid, root, address, namespace, deadline}. A line every three seconds; on
+failure the end of the console log. Exit code 0, or 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from umlaan.agent import node, proc, reach
+from umlaan.agent.start import last_lines
+
+EVERY_S = 3.0
+
+
+def ended(record: dict[str, Any] | None) -> str:
+    """How the last UML ended, in words."""
+    code = ((record or {}).get("exit") or {}).get("code")
+    if code is None:
+        return "it is gone and nobody saw it end"
+    if code in (134, -6):
+        return "the guest's kernel panicked (abort)"
+    return f"killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+
+
+def wait(order: dict[str, Any]) -> str | None:
+    """None once it answers; else the reason."""
+    begun = shown = time.monotonic()
+    deadline = begun + float(order["deadline"])
+    what = f"ssh on {order['address']}"
+    while True:
+        record = node.read_record(order["dir"])
+        if not node.running(record):
+            return f"{order['name']} went down while waiting for {what}: {ended(record)}"
+        if reach.banner(order["address"], 0.5):
+            return None
+        now = time.monotonic()
+        if now >= deadline:
+            return f"{order['name']} is up but {what} does not answer after {now - begun:.0f} s"
+        if now - shown >= EVERY_S:
+            shown = now
+            print(f"{order['name']}: waiting for {what}, {now - begun:.0f} s", flush=True)
+        time.sleep(0.05)
+
+
+def main(argv: list[str]) -> int:
+    """The ``node-wait`` verb."""
+    order = json.loads(argv[0])
+    begun = time.monotonic()
+    try:
+        proc.enter_network(order.get("namespace"))
+    except OSError as error:
+        print(f"{order['name']}: {error}; the network stage makes it", file=sys.stderr)
+        return 1
+    fault = wait(order)
+    if fault is None:
+        print(f"{order['name']}: answers ssh after {time.monotonic() - begun:.1f} s")
+        return 0
+    log = f"{order['dir']}/console.log"
+    print(f"{fault}\n  console: {log}; its last lines:", file=sys.stderr)
+    for line in last_lines(log):
+        print(f"    {line}", file=sys.stderr)
+    return 1
