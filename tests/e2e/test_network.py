@@ -18,6 +18,11 @@ LAB = f"net{os.getpid()}"
 NAMESPACE = f"umlaan-{LAB}"
 HOST = f"umlaan-{LAB}h"
 
+STORIES = {
+    "connect": "network.tap() if '@uml' in host.groups else network.bridge()\n",
+    "disconnect": "if '@uml' not in host.groups:\n    network.away()\n",
+}
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 
 
@@ -42,10 +47,10 @@ class Scratch:
         }
         self.environment: dict[str, str] = {}
         (folder / "group_data").mkdir()
-        for verb in ("connect", "disconnect"):
+        for verb, story in STORIES.items():
             (folder / f"{verb}.py").write_text(
                 f"import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n"
-                f"from tasks import network\n\nnetwork.{verb}()\n"
+                f"from pyinfra.context import host\nfrom tasks import network\n\n{story}"
             )
 
     def run(

@@ -12,7 +12,7 @@ import shutil
 import stat
 from typing import Any
 
-OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain")
+OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain", "backup")
 
 
 def present(spec: dict[str, Any]) -> list[str]:
