@@ -6,10 +6,12 @@ outside the namespace and no relay stands between. answering() and banner() only
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
 import socket
+import subprocess
 import sys
 import time
 from typing import Any
@@ -78,6 +80,24 @@ def in_namespace(namespace: str | None, addresses: list[str], timeout: float) ->
         good = set(file.read().decode().split())
     os.waitpid(child, 0)
     return {a: a in good for a in addresses}
+
+
+def end_shared(directory: str) -> None:
+    """End the shared ssh connection to a guest that is gone or about to be made anew."""
+    path = f"{directory}/ssh"
+    if not os.path.exists(path):
+        return
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["ssh", "-F", "none", "-S", path, "-O", "exit", "guest"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=3,
+            check=False,
+        )
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def main(argv: list[str]) -> int:

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from umlaan.agent import holder, node, proc, rootlock
+from umlaan.agent import holder, node, proc, reach, rootlock
 from umlaan.agent.files import locked, write_json
 
 BUSY = 75
@@ -101,22 +101,12 @@ def start(order: dict[str, Any]) -> str:
         rootlock.wait_free(order["root"], 5.0)
         # A stale pid file with a recycled pid would make UML take a random umid.
         shutil.rmtree(f"{directory}/uml/{order['umid']}", ignore_errors=True)
-        for stale in _control_sockets(order):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(stale)
+        reach.end_shared(directory)
         pid = _spawn({**order, "prefix": words, "environment": _environment(tmpdir)}, dc, lock)
     finally:
         os.close(lock)
     swept_text = f", {swept} processes of its last run ended" if swept else ""
     return f"{name}: started, pid {pid}{swept_text}"
-
-
-def _control_sockets(order: dict[str, Any]) -> list[str]:
-    socket_dir = order.get("run_dir")
-    if not socket_dir or not os.path.isdir(socket_dir):
-        return []
-    names = [n for n in os.listdir(socket_dir) if n.startswith(f"{order['name']}-")]
-    return [f"{socket_dir}/{name}" for name in names]
 
 
 def _environment(tmpdir: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """``node-stop JSON``: end one node's UML, cleanly if it can be.
 
-The order: {name, dir, umid, root, deadline, run_dir}. Ctrl-Alt-Del through mconsole first, so that
+The order: {name, dir, umid, root, deadline}. Ctrl-Alt-Del through mconsole first, so that
 the guest's init powers off; then halt, SIGTERM, SIGKILL. It says which of them it took.
 """
 
@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from umlaan.agent import mconsole, node, proc, rootlock
+from umlaan.agent import mconsole, node, proc, reach, rootlock
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.start import BUSY, CannotStart, clear_leftovers
 
@@ -110,7 +110,7 @@ def stop(order: dict[str, Any]) -> str:
     clear_leftovers(order)
     # The lock is free once the last process that inherited it is gone.
     os.close(rootlock.take(order["root"], f"stop of {name}", wait=5.0))
-    end_control_sockets(order)
+    reach.end_shared(order["dir"])
     how = tried[-1] if len(tried) == 1 else f"{tried[-1]} ({', '.join(tried[:-1])} did not do)"
     unclean = "" if len(tried) == 1 else "; its file system replays its journal at the next mount"
     return f"{name}: stopped by {how} in {time.monotonic() - begun:.1f} s{unclean}"
@@ -130,28 +130,6 @@ def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
     if not isinstance(written, dict) or not written.get("exit"):
         record = {**record, "exit": {"code": None, "at": time.time()}}
         write_json(path, record)
-
-
-def end_control_sockets(order: dict[str, Any]) -> None:
-    """End the shared ssh connections to a guest that is gone."""
-    run_dir = order.get("run_dir")
-    if not run_dir or not os.path.isdir(run_dir):
-        return
-    import subprocess
-
-    for name in os.listdir(run_dir):
-        if name.startswith(f"{order['name']}-"):
-            path = f"{run_dir}/{name}"
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(
-                    ["ssh", "-F", "none", "-S", path, "-O", "exit", "x"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=3,
-                )
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
 
 
 def main(argv: list[str]) -> int:

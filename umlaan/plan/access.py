@@ -21,6 +21,9 @@ def ssh_options(node: Node, connect_timeout: int = 5) -> list[str]:
         "BatchMode": "yes",
         "LogLevel": "ERROR",
         "ConnectTimeout": str(connect_timeout),
+        # A guest that died must not hold a command for ever.
+        "ServerAliveInterval": "5",
+        "ServerAliveCountMax": "3",
         "ControlMaster": "auto",
         # Short: a unix socket's path has at most 107 bytes.
         "ControlPath": f"{node.dir}/ssh",
