@@ -18,6 +18,7 @@ VERBS = {
     "hash": "index",
     "lock": "lock",
     "network": "network",
+    "probe": "preflight",
     "dvs": "dvs",
     "keys": "keys",
     "verify": "verify",

@@ -137,9 +137,8 @@ class Scratch:
 
 def _try(folder: str, file: str, *words: str) -> str | None:
     """None if the patch program is content, else what it said."""
-    command = ["patch", "-p1", "--batch", "--no-backup-if-mismatch", "--reject-file=-", *words]
-    if "--reverse" not in words:
-        command.append("--forward")
+    # Not --batch: it turns a patch round that looks reversed, and answers as if it had applied.
+    command = ["patch", "-p1", "--force", "--no-backup-if-mismatch", "--reject-file=-", *words]
     done = subprocess.run(
         [*command, "-d", folder, "-i", os.path.abspath(file)],
         stdin=subprocess.DEVNULL,

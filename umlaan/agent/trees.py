@@ -156,7 +156,8 @@ def _bring(
 
 
 def _seen(row: Row, info: os.stat_result) -> list[object]:
-    return [row.content, row.executable, info.st_size, info.st_mtime_ns, info.st_ino]
+    mode = info.st_mode & 0o111
+    return [row.content, row.executable, mode, info.st_size, info.st_mtime_ns, info.st_ino]
 
 
 def _lstat(path: str) -> os.stat_result | None:

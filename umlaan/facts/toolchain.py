@@ -34,4 +34,4 @@ class BuildRootState(JsonFact):
 
     def command(self, agent: str, folder: str) -> str:
         """A verb of the agent; folder is the build root's."""
-        return f"{agent} buildroot-state {shlex.quote(folder)}"
+        return f"{agent} buildroot --state {shlex.quote(folder)}"

@@ -69,6 +69,6 @@ def build_root(root: BuildRoot) -> Generator[PyinfraCommand, None, None]:
     yield agent_command("spec", QuoteString(path), encode(spec))
     yield long_command(
         f"Build root {spec['label']}",
-        f"{agent(carrier())} buildroot-make {path}",
+        f"{agent(carrier())} buildroot {path}",
         f"buildroot-{root.suite}-{root.arch}.log",
     )

@@ -1,0 +1,89 @@
+"""Configuration: fragments read strictly and merged, results compared, losses explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from umlaan.agent import kconfig as agent
+from umlaan.plan import kconfig
+
+
+def test_parse_reads_what_the_kernel_writes() -> None:
+    text = (
+        '#\n# Automatically generated\n#\nCONFIG_UML=y\n# CONFIG_PCI is not set\nCONFIG_S="a b"\n'
+    )
+    assert agent.parse(text) == {"UML": "y", "PCI": "n", "S": '"a b"'}
+
+
+def test_render_is_parse_backwards() -> None:
+    options = {"UML": "y", "PCI": "n", "HZ": "100", "S": '"x"'}
+    assert agent.parse(agent.render(options)) == options
+
+
+def test_lost_takes_n_and_absent_for_the_same() -> None:
+    wanted = {"A": "y", "B": "n", "C": "n", "D": "0x10", "E": '"a"', "F": "m"}
+    found = {"B": "n", "D": "16", "E": '"b"', "F": "y"}
+    assert agent.lost(wanted, found) == [("A", "y", "n"), ("E", '"a"', '"b"'), ("F", "m", "y")]
+
+
+def test_explain_names_dependencies_and_unknown_options(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/Kconfig").write_text(
+        'menu "Net"\nconfig VECTOR\n\tbool "v"\n\tdepends on UML && NET\n\tdepends on !OLD\n'
+        "choice\n\tconfig PICK\n\t\tbool\nendchoice\n"
+    )
+    rows = [("VECTOR", "y", "n"), ("PICK", "y", "n"), ("NOPE", "y", "n")]
+    assert agent.explain(rows, str(tmp_path)) == [
+        "CONFIG_VECTOR: wanted y, found n (it depends on UML && NET && !OLD)",
+        "CONFIG_PICK: wanted y, found n (another option selects or forbids it)",
+        "CONFIG_NOPE: wanted y, found n (this kernel has no such option)",
+    ]
+
+
+def test_transports_follow_the_configuration() -> None:
+    assert agent.transports({"UML_NET_TUNTAP": "y", "UML_NET_VECTOR": "y"}) == ["tuntap", "vector"]
+    assert agent.transports({"UML_NET_VECTOR": "n", "UML_NET_TUNTAP": "y"}) == ["tuntap"]
+    assert agent.transports({}) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("CONFIG_UML", "x.config:2: 'CONFIG_UML' is neither"),
+        ("CONFIG_UML=yes", "x.config:2: 'yes' is not y, m, n"),
+        ("UML=y", "x.config:2: 'UML=y' is neither"),
+        ('CONFIG_S="open', "x.config:2: '\"open' is not"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_number(line: str, said: str) -> None:
+    with pytest.raises(ValueError, match="^" + __import__("re").escape(said)):
+        kconfig.fragment("x.config", f"CONFIG_NET=y\n{line}\n")
+
+
+def test_a_fragment_may_be_commented() -> None:
+    text = "# words\n\n  CONFIG_NET=y  \n# CONFIG_PCI is not set\n# CONFIG_X is off\n"
+    assert kconfig.fragment("f", text) == {"NET": "y", "PCI": "n"}
+
+
+def test_the_later_fragment_wins_and_both_values_are_said() -> None:
+    one, two = ("a.config", "CONFIG_A=y\nCONFIG_B=y\n"), ("b.config", "# CONFIG_A is not set\n")
+    wanted, conflicts = kconfig.merge([one, two], {"C": "100"})
+    assert wanted == {"A": "n", "B": "y", "C": "100"}
+    assert [str(c) for c in conflicts] == [
+        "CONFIG_A: y in a.config, n in b.config; the later one wins"
+    ]
+
+
+def test_a_single_option_over_a_fragment_is_a_choice_not_a_conflict() -> None:
+    rows = [("a", "CONFIG_A=y\n"), ("b", "CONFIG_A=m\n")]
+    wanted, conflicts = kconfig.merge(rows, {"A": "n"})
+    assert wanted == {"A": "n"}
+    assert conflicts == []
+
+
+def test_the_guest_fragment_of_the_project_reads() -> None:
+    path = Path(__file__).parents[2] / "templates/kernel/uml-guest.config"
+    options = kconfig.fragment(path.name, path.read_text())
+    assert options["UML_NET_TUNTAP"] == options["UML_NET_VECTOR"] == "y"
