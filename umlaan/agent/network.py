@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -152,6 +153,9 @@ def _ip(*words: str) -> Any:
 
 def links_by_ip() -> dict[str, Any]:
     """Links, addresses and routes as ``ip -j`` prints them, and the taps' offload."""
+    if shutil.which("ip") is None:
+        # Before the toolchain stage of a bare machine: nothing of ours can be there.
+        return {}
     links = [row for row in _ip("-d", "addr") if row.get("ifname")]
     return {"addr": links, "route": _ip("-4", "route"), "tx": tx_checksum(taps_of(links))}
 

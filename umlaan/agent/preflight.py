@@ -1,7 +1,8 @@
 """``probe SPEC``: what this machine is and has, as one JSON value, before anything is changed.
 
 SPEC is JSON: {"state_dir", "cache_dir", "namespace": bool, "pid_namespace": bool,
-"paths": [...]}. Nothing is written, and no network is used. plan/preflight.py judges the answer.
+"paths": [...], "memory_folders": [...]}. Nothing is written, and no network is used.
+plan/preflight.py judges the answer.
 """
 
 from __future__ import annotations
@@ -48,10 +49,8 @@ def mount_point(path: str) -> str:
     return path
 
 
-def memory_folder() -> dict[str, Any]:
-    """Where UML keeps its nodes' memory, chosen as UML itself chooses."""
-    named = [os.environ.get(name) for name in ("TMPDIR", "TMP", "TEMP")]
-    path = next((name for name in named if name), "/dev/shm")
+def memory_folder(path: str) -> dict[str, Any]:
+    """A folder in which UML keeps a node's memory. Sizes in bytes."""
     if not os.path.isdir(path):
         return {"path": path, "there": False}
     status = os.statvfs(path)
@@ -136,7 +135,7 @@ def probe(spec: dict[str, Any]) -> dict[str, Any]:
         "namespaces": kinds,
         "unshare": unshare(*kinds),
         "disks": [disk(state), disk(cache)],
-        "memory_folder": memory_folder(),
+        "memory_folders": [memory_folder(path) for path in spec["memory_folders"]],
         "memory": memory(),
         "ext4": mounts_ext4(),
         "cpus": len(os.sched_getaffinity(0)),

@@ -136,7 +136,11 @@ class FailCommand(StringCommand):
 
 def fail(message: str) -> Iterator[StringCommand]:
     """Yield from this to fail the current host with one clear message."""
-    why(message)
+    if executing():
+        # The command says it; here it is only kept for the summary.
+        reasons_of(context_state).append((context_host.name, message))
+    else:
+        why(message)
     yield FailCommand(message)
 
 

@@ -57,8 +57,13 @@ def probe_spec(lab: Lab, host: LabHost) -> str:
             "namespace": host.network.namespace is not None,
             "pid_namespace": _in_a_dc(lab, host, nodes),
             "paths": sorted(_paths(nodes)),
+            "memory_folders": sorted({_tmpdir(node) for node in nodes}),
         }
     )
+
+
+def _tmpdir(node: Node) -> str:
+    return node.settings.tmpdir or "/dev/shm"
 
 
 def _in_a_dc(lab: Lab, host: LabHost, nodes: tuple[Node, ...]) -> bool:
@@ -98,11 +103,11 @@ def judge(lab: Lab, host: LabHost, found: dict[str, Any]) -> Report:
 
 
 def _rights(found: dict[str, Any]) -> list[str]:
-    lines = []
     if found["uid"] != 0:
-        lines.append(
-            f"root: the run has user id {found['uid']}; run it as root, or with pyinfra's --sudo"
-        )
+        # The rest would only repeat it.
+        uid = found["uid"]
+        return [f"root: the run has user id {uid}; run it as root, or with pyinfra's --sudo"]
+    lines = []
     if found["tun"]:
         lines.append(
             f"/dev/net/tun: {found['tun']}; modprobe tun, or in a container give it the device "
@@ -137,7 +142,7 @@ def _system(found: dict[str, Any], nodes: tuple[Node, ...]) -> list[str]:
             "use Debian 12"
         )
     images = [node for node in nodes if not node.root_path.startswith("/dev/")]
-    if images and found["loop"]:
+    if images and found["loop"] and found["uid"] == 0:
         lines.append(
             f"/dev/loop-control: {found['loop']}; a node's image is mounted by a loop device: "
             "modprobe loop, or in a container docker run --privileged"
@@ -206,24 +211,30 @@ def _key(host: LabHost, path: str) -> str:
 
 
 def _memory(found: dict[str, Any], nodes: tuple[Node, ...]) -> list[str]:
-    folder = found["memory_folder"]
-    path = folder["path"]
-    if not nodes:
-        return []
-    if not folder["there"]:
-        return [f"{path}: not there; UML keeps its memory in it: mount -t tmpfs tmpfs {path}"]
     lines = []
-    if folder["noexec"]:
-        lines.append(
-            f"{path}: mounted noexec, UML cannot run from it: mount -o remount,exec {path}, "
-            "or set TMPDIR to another tmpfs"
-        )
-    need = sum(min(size_bytes(node.settings.mem), NODE_MEMORY) for node in nodes)
-    if folder["size"] < need:
-        lines.append(
-            f"{path}: {human(folder['size'])} in all, {len(nodes)} nodes need {human(need)} or "
-            f"more: mount -o remount,size={need >> 20}m {path} (docker run --shm-size)"
-        )
+    for folder in found["memory_folders"]:
+        path = folder["path"]
+        if not folder["there"]:
+            lines.append(
+                f"{path}: not there; a node's memory lies in it: mkdir {path} and mount -t tmpfs "
+                f"tmpfs {path}, or set node.tmpdir"
+            )
+            continue
+        if folder["noexec"]:
+            lines.append(
+                f"{path}: mounted noexec, a UML kernel's memory must be executable: "
+                f"mount -o remount,exec {path}, or set node.tmpdir"
+            )
+        here = [node for node in nodes if _tmpdir(node) == path]
+        mem = [size_bytes(node.settings.mem) for node in here]
+        # All of them as they really are, and any one of them full.
+        need = max(sum(min(size, NODE_MEMORY) for size in mem), *mem)
+        if folder["size"] < need:
+            lines.append(
+                f"{path}: {human(folder['size'])} in all, the memory of {len(here)} node"
+                f"{'s' * (len(here) > 1)} needs {human(need)} or more: mount -o remount,size={need >> 20}m {path} "
+                "(docker run --shm-size), or set node.tmpdir"
+            )
     return lines
 
 
@@ -239,13 +250,13 @@ def _notes(lab: Lab, host: LabHost, found: dict[str, Any], nodes: tuple[Node, ..
     lines = []
     if found["os"] != "debian" or found["os_version"].split(".")[0] not in ("12", "13"):
         lines.append(f"system: umlaan is tried on Debian 12, this is {found['os_name']}")
-    folder = found["memory_folder"]
-    mem = sum(size_bytes(node.settings.mem) for node in nodes)
-    if folder["there"] and mem > folder["size"]:
-        lines.append(
-            f"memory: the nodes' mem adds up to {human(mem)}, {folder['path']} holds "
-            f"{human(folder['size'])}: a node that fills its memory dies; lower node.mem"
-        )
+    for folder in found["memory_folders"]:
+        mem = sum(size_bytes(n.settings.mem) for n in nodes if _tmpdir(n) == folder["path"])
+        if folder["there"] and mem > folder["size"]:
+            lines.append(
+                f"memory: the nodes' mem adds up to {human(mem)}, {folder['path']} holds "
+                f"{human(folder['size'])}: a node that fills its memory dies; lower node.mem"
+            )
     images = sum(size_bytes(n.root.made.size) for n in nodes if n.root.made)
     state = next(disk for disk in found["disks"] if disk["path"] == host.state_dir)
     if images > state["size"]:
