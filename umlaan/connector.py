@@ -1,19 +1,67 @@
-"""``@uml/nodeN``: the root of a UML node as a pyinfra host, whichever way it can be reached."""
+"""``@uml/nodeN``: the root of a UML node as a pyinfra host, whichever way it can be reached.
+
+It rides on the connection of the lab host that carries the node. A stopped node is entered through
+its root (chroot), a running one through the guest (ssh); one that is up but does not answer is a
+third state: then nothing is known, and nothing is done to its root.
+"""
 
 from __future__ import annotations
 
+import copy
+import shlex
+import uuid
 from collections.abc import Iterator
-from typing import Any
+from io import IOBase
+from typing import Any, Literal
 
+from pyinfra import logger
+from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import InventoryError
+from pyinfra.api.host import Host
+from pyinfra.api.output import echo
+from pyinfra.api.state import StateStage
 from pyinfra.connectors.base import BaseConnector
-from pyinfra.connectors.util import CommandOutput
+from pyinfra.connectors.util import (
+    CommandOutput,
+    extract_control_arguments,
+    make_unix_command_for_host,
+)
+
+from umlaan.agent.chroot import MARK
+from umlaan.facts.base import agent
+from umlaan.facts.node import node_rows
+from umlaan.inventory import load
+from umlaan.model.base import DataError
+from umlaan.model.node import Node
+from umlaan.plan import node as plan
+from umlaan.plan.access import ssh_words
+
+Way = Literal["root", "guest", "none"]
+
+# Writes what it reads beside the file, then takes its place: old or new, never half.
+_PUT = """\
+f=$(readlink -f {path} 2>/dev/null) || f=; [ -n "$f" ] || f={path}
+[ -d "$f" ] && {{ echo "$f is a directory" >&2; exit 1; }}
+t="$f.umlaan-$$"; trap 'rm -f "$t"' EXIT
+cat >"$t" || exit 1
+[ "$(wc -c <"$t")" -eq {size} ] || {{ echo "only a part of $f arrived" >&2; exit 1; }}
+[ ! -e "$f" ] || {{ chown --reference="$f" "$t" && chmod --reference="$f" "$t"; }}
+mv -f "$t" "$f"
+"""
 
 
 class UmlConnector(BaseConnector):
-    """Rides on the lab host: chroot into a stopped node's root, ssh into a live one."""
+    """Rides on the lab host's connection: chroot into a stopped node's root, ssh into a live one.
+
+    Lazy: ``connect`` does nothing, because the node may be one that this very run creates. Before
+    the execute stage a node that does not exist answers like an empty machine.
+    """
 
     handles_execution = True
+
+    def __init__(self, state: Any, host: Host) -> None:
+        super().__init__(state, host)
+        self._way: Way | None = None
 
     @staticmethod
     def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
@@ -25,16 +73,210 @@ class UmlConnector(BaseConnector):
     def connect(self) -> None:
         """Nothing yet: the node may be one that this very run creates."""
 
+    def disconnect(self) -> None:
+        """Nothing: the shared ssh connection ends by itself."""
+
+    def forget(self) -> None:
+        """A launch or a stop changed what the node is: look again before the next command."""
+        self._way = None
+
+    @property
+    def node(self) -> Node:
+        """The node of this host. OSError if the data is bad or knows no such node."""
+        try:
+            return load(self.state).node(self.host.name.removeprefix("@uml/"))
+        except DataError as error:
+            raise OSError(str(error)) from None
+
+    @property
+    def carrier(self) -> Host:
+        """The lab host, connected; ``--limit`` brings it along. OSError if it failed."""
+        lab_host: Host = self.state.inventory.get_host(self.node.host)
+        if lab_host in self.state.failed_hosts:
+            raise OSError(f"lab host {lab_host.name} failed earlier in this run")
+        if not lab_host.connected:
+            lab_host.connect(reason=f"to reach {self.host.name}")
+            if not lab_host.connected:
+                raise OSError(f"lab host {lab_host.name} cannot be reached")
+        return lab_host
+
+    def _row(self) -> dict[str, Any]:
+        rows = node_rows(self.carrier, load(self.state), (self.node,))
+        if self.node.name not in rows:
+            raise OSError(f"lab host {self.node.host} does not say what {self.node.name} is doing")
+        return rows[self.node.name]
+
+    def way(self) -> Way:
+        """How to reach the node now. OSError where nothing can be known of it."""
+        if self._way is None:
+            self._way = self._look()
+        return self._way
+
+    def _look(self) -> Way:
+        node, row = self.node, self._row()
+        if row["running"]:
+            if not row["answers"]:
+                self._await_answer(row)
+            return "guest"
+        if row["root_exists"]:
+            return "root"
+        if self.state.current_stage < StateStage.Execute:
+            return "none"
+        raise OSError(f"{node.name} does not exist yet: there is no root at {node.root_path}")
+
+    def _await_answer(self, row: dict[str, Any]) -> None:
+        """A node that boots gets its time; one that is up for longer is told at once."""
+        node = self.node
+        left = node.settings.boot_timeout - row["uptime"]
+        words = StringCommand(agent(self.carrier), "node-wait")
+        order = {**plan.address_of(node), "deadline": max(left, 2.0)}
+        answered, output = self.carrier.run_shell_command(
+            StringCommand(words, shlex.quote(plan.as_json(order))), print_output=False
+        )
+        if not answered:
+            told = "\n".join(output.stderr_lines or output.stdout_lines)
+            raise OSError(
+                f"{node.name} is up but cannot be reached, so what it holds is unknown and its "
+                f"root is left alone:\n{told}"
+            )
+
+    def _wrapped(self, command: str, way: Way) -> StringCommand:
+        """The command line on the lab host that runs one in the node."""
+        node = self.node
+        if way == "guest":
+            return StringCommand(*map(shlex.quote, ssh_words(node)), shlex.quote(command))
+        words = ["--root", node.root_path, "--dir", node.dir]
+        if self.state.current_stage < StateStage.Execute:
+            # Nothing but facts runs before: what only reads leaves even the journal alone.
+            words.append("--read-only")
+        words += ["--", "sh", "-c", command]
+        return StringCommand(agent(self.carrier), "root-run", *map(shlex.quote, words))
+
+    def _as_this_host(self) -> BaseConnector:
+        """The lab host's connection, printing under this host's name."""
+        connector = copy.copy(self.carrier.connector)
+        connector.host = self.host
+        return connector
+
+    def _run(
+        self, command: str, print_output: bool, before: str = "", after: str = "", **control: Any
+    ) -> tuple[bool, CommandOutput]:
+        """Run by the way that was found; look once more where that is no longer the way."""
+        for attempt in (1, 2):
+            way = self.way()
+            if way == "none":
+                return True, CommandOutput([])
+            wrapped = StringCommand(before, self._wrapped(command, way), after)
+            status, output = self._as_this_host().run_shell_command(
+                wrapped, print_output=print_output, print_input=False, **control
+            )
+            if status or attempt == 2 or not self._lost(way, output):
+                break
+            self.forget()
+        self._raise_if_refused(status, output)
+        return status, output
+
+    def _lost(self, way: Way, output: CommandOutput) -> bool:
+        """True where the command did not run because the node was stopped or started meanwhile."""
+        last = next(iter(reversed(output.stderr_lines)), "")
+        if way == "root":
+            return last.startswith(MARK) and "is up" in last
+        # ssh's own failures; a command's exit code of 255 alone says nothing.
+        return last.startswith(("ssh:", "kex_exchange", "Connection closed", "mux_client")) or (
+            "Connection refused" in last or "Broken pipe" in last
+        )
+
+    def _raise_if_refused(self, status: bool, output: CommandOutput) -> None:
+        last = next(iter(reversed(output.stderr_lines)), "")
+        if not status and last.startswith(MARK):
+            raise OSError(f"{self.node.name}: {last.removeprefix(MARK)}")
+
     def run_shell_command(
         self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
-        """Not written yet."""
-        raise NotImplementedError
+        """Run a command in the node. OSError where its state is unknown or its root in use."""
+        control = extract_control_arguments(arguments)  # type: ignore[arg-type]
+        unix_command = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        logger.debug("--> Running on %s: %s", self.host.name, unix_command)
+        if print_input:
+            echo(f"{self.host.print_prefix}>>> {unix_command}", err=True)
+        status, output = self._run(unix_command.get_raw_value(), print_output, **control)
+        return status, output
 
-    def put_file(self, *arguments: Any, **keywords: Any) -> bool:
-        """Not written yet."""
-        raise NotImplementedError
+    def _parcel(self) -> str:
+        """A path on the lab host for a file on its way, in a folder for root alone."""
+        folder = f"{self.node.state_dir}/run"
+        made, output = self.carrier.run_shell_command(
+            StringCommand("install", "-d", "-m", "700", shlex.quote(folder))
+        )
+        if not made:
+            raise OSError(f"{folder}: {output.stderr}")
+        return f"{folder}/parcel-{uuid.uuid4().hex}"
 
-    def get_file(self, *arguments: Any, **keywords: Any) -> bool:
-        """Not written yet."""
-        raise NotImplementedError
+    def _drop(self, parcel: str) -> None:
+        self.carrier.run_shell_command(StringCommand("rm", "-f", shlex.quote(parcel)))
+
+    def put_file(
+        self,
+        filename_or_io: str | IOBase,
+        remote_filename: str,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Upload a file, any bytes. OSError, quoting the node, if it did not arrive whole."""
+        if self.way() == "none":
+            return True
+        parcel = self._parcel()
+        try:
+            self.carrier.put_file(filename_or_io, parcel)
+            _, sized = self.carrier.run_shell_command(
+                StringCommand("stat", "-c", "%s", shlex.quote(parcel))
+            )
+            script = _PUT.format(path=shlex.quote(remote_filename), size=int(sized.stdout))
+            status, output = self._script(script, after=f"<{shlex.quote(parcel)}", **arguments)
+        finally:
+            self._drop(parcel)
+        if not status:
+            raise OSError(output.stderr or f"{remote_filename} was not written")
+        if print_output:
+            echo(f"{self.host.print_prefix}file uploaded: {remote_filename}", err=True)
+        return True
+
+    def get_file(
+        self,
+        remote_filename: str,
+        filename_or_io: str | IOBase,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Download a file, any bytes. OSError, quoting the node, if it cannot be read."""
+        if self.way() == "none":
+            raise OSError(f"{self.node.name} does not exist yet")
+        parcel = self._parcel()
+        try:
+            script = f"cat {shlex.quote(remote_filename)}"
+            quoted = shlex.quote(parcel)
+            status, output = self._script(
+                script, before="umask 077;", after=f">{quoted}", **arguments
+            )
+            if not status:
+                raise OSError(output.stderr or f"{remote_filename} cannot be read")
+            self.carrier.get_file(parcel, filename_or_io)
+        finally:
+            self._drop(parcel)
+        if print_output:
+            echo(f"{self.host.print_prefix}file downloaded: {remote_filename}", err=True)
+        return True
+
+    def _script(
+        self, script: str, before: str = "", after: str = "", **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        control = extract_control_arguments(arguments)  # type: ignore[arg-type]
+        unix_command = make_unix_command_for_host(
+            self.state, self.host, StringCommand(script), **arguments
+        )
+        return self._run(unix_command.get_raw_value(), False, before, after, **control)

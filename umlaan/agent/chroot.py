@@ -26,7 +26,9 @@ MOUNT_POINT = "/run/umlaan/root"
 _NODES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9), ("tty", 0))
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Allows services again outside of such a run, should a killed one leave it behind.
-_POLICY = "#!/bin/sh\n# umlaan: no service starts in a chroot\n[ ! -e /run/umlaan-chroot ] || exit 101\n"
+_POLICY = (
+    "#!/bin/sh\n# umlaan: no service starts in a chroot\n[ ! -e /run/umlaan-chroot ] || exit 101\n"
+)
 _PACKAGES = re.compile(r"\b(apt|apt-get|aptitude|dpkg)\b")
 _PASSED_ON = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "TERM", "DEBIAN_FRONTEND")
 
@@ -38,7 +40,11 @@ class MountFault(Exception):
 def mount(*words: str) -> None:
     """mount(8). MountFault, quoting it, if it fails."""
     done = subprocess.run(
-        ["mount", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        ["mount", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
         raise MountFault(done.stderr.strip() or f"mount {' '.join(words)}: exit {done.returncode}")
@@ -64,14 +70,18 @@ def furnish(top: str) -> None:
     if os.path.isdir(f"{top}/dev"):
         mount("-t", "tmpfs", "-o", "mode=755,size=1m", "dev", f"{top}/dev")
         for name, minor in _NODES:
-            os.mknod(f"{top}/dev/{name}", stat.S_IFCHR, os.makedev(5 if name == "tty" else 1, minor))
+            os.mknod(
+                f"{top}/dev/{name}", stat.S_IFCHR, os.makedev(5 if name == "tty" else 1, minor)
+            )
             os.chmod(f"{top}/dev/{name}", 0o666)
         for name, target in (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx")):
             os.symlink(target, f"{top}/dev/{name}")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.symlink(f"/proc/self/fd/{number}", f"{top}/dev/{name}")
         os.mkdir(f"{top}/dev/pts")
-        mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=620", "devpts", f"{top}/dev/pts")
+        mount(
+            "-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=620", "devpts", f"{top}/dev/pts"
+        )
         os.mkdir(f"{top}/dev/shm", 0o1777)
     if os.path.isdir(f"{top}/run"):
         mount("-t", "tmpfs", "-o", "mode=755", "run", f"{top}/run")
@@ -95,9 +105,16 @@ def no_services(top: str, wanted: bool) -> Any:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            if wanted and open(path, encoding="ascii").read() == _POLICY:
-                os.unlink(path)
+        if wanted and _is_ours(path):
+            os.unlink(path)
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read() == _POLICY
+    except OSError:
+        return False
 
 
 def _environment() -> dict[str, str]:

@@ -33,7 +33,9 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
         try:
             link.bind(own)
             link.settimeout(timeout)
-            link.sendto(struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0"), path)
+            link.sendto(
+                struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0"), path
+            )
             return _answer(link)
         except TimeoutError:
             raise Silent(f"{path}: no answer to {command!r} in {timeout:g} s") from None

@@ -61,7 +61,7 @@ def _leader(node: Row, found: list[proc.Process]) -> proc.Process | None:
             written = int(file.read())
     except (OSError, ValueError):
         return None
-    return next((m for m in found if (proc.nspids(m.pid) or [None])[-1] == written), None)
+    return next((m for m in found if proc.nspids(m.pid)[-1:] == [written]), None)
 
 
 def parse_dc(text: str) -> int | None:
@@ -139,8 +139,8 @@ def state(node: Row, with_memory: bool = False) -> Row:
     """One node's row.
 
     record (of the last launch, or None), running, pid, inner_pid, start, uptime (s), holder (its
-    console is kept), leftovers (pids of a dead UML's helpers), root_exists, root_user (who else has
-    it), kernel (the wanted one's stamp), dc (the DC's init), memory (bytes), console_log.
+    console is kept), leftovers (pids of a dead UML's helpers), root_exists, root_id, root_user (who
+    else has it), kernel (the wanted one's stamp), dc (the DC's init), memory (bytes), console_log.
     """
     record = read_record(node["dir"])
     alive = running(record)
@@ -156,6 +156,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
         "memory": None,
         "answers": None,
         "root_exists": os.path.exists(node["root"]),
+        "root_id": root_id(node["root"]),
         "root_user": None,
         "kernel": kernel_state(node.get("kernel_dir")),
         "dc": dc_state(node.get("dc_file")),
@@ -176,13 +177,22 @@ def state(node: Row, with_memory: bool = False) -> Row:
     if alive and record is not None:
         pid = record["pid"]
         row.update(pid=pid, start=record["start"], uptime=round(proc.age(record["start"]), 1))
-        row["inner_pid"] = (proc.nspids(pid) or [None])[-1]
+        row["inner_pid"] = next(reversed(proc.nspids(pid)), None)
         keeper = record.get("holder") or {}
         found_keeper = proc.process(keeper["pid"]) if keeper.get("pid") else None
         row["holder"] = bool(found_keeper and found_keeper.start == keeper.get("start"))
         if with_memory:
             row["memory"] = memory(record, members(node, record))
     return row
+
+
+def root_id(root: str) -> list[int] | None:
+    """Device and inode of a root: another one under the same name is another root."""
+    try:
+        info = os.stat(root)
+    except OSError:
+        return None
+    return [info.st_dev, info.st_ino]
 
 
 def states(request: Row) -> dict[str, Row]:

@@ -77,9 +77,9 @@ def in_namespace(namespace: str | None, addresses: list[str], timeout: float) ->
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
-        good = set(file.read().decode().split())
+        greeted = set(file.read().decode().split())
     os.waitpid(child, 0)
-    return {a: a in good for a in addresses}
+    return {a: a in greeted for a in addresses}
 
 
 def end_shared(directory: str) -> None:

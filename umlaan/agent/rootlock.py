@@ -74,7 +74,7 @@ def holder(root: str) -> str | None:
 
 
 def used_by(root: str) -> str | None:
-    """Who uses a root without our lock: a mount, a loop device, a UML of another's. None if free."""
+    """Who uses a root beside our lock: a mount, a loop device, another's UML. None if free."""
     try:
         info = os.stat(root)
     except OSError:

@@ -71,7 +71,9 @@ def prefix(order: dict[str, Any]) -> tuple[list[str], dict[str, Any] | None]:
     namespace = order.get("namespace")
     if namespace:
         if not os.path.exists(f"/run/netns/{namespace}"):
-            raise CannotStart(f"network namespace {namespace} is not there; the network stage makes it")
+            raise CannotStart(
+                f"network namespace {namespace} is not there; the network stage makes it"
+            )
         words += ["ip", "netns", "exec", namespace]
     dc = node.dc_state(order.get("dc_file"))
     if dc is not None:
@@ -124,6 +126,7 @@ def _spawn(order: dict[str, Any], dc: dict[str, Any] | None, lock: int) -> int:
         "prefix": order["prefix"],
         "kernel_sha256": order.get("kernel_sha256"),
         "root": order["root"],
+        "root_id": node.root_id(order["root"]),
         "namespace": order.get("namespace"),
         "dc": {"pid": dc["pid"], "start": dc["start"]} if dc else None,
         "boot_id": proc.boot_id(),

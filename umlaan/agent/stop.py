@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from umlaan.agent import mconsole, node, proc, reach, rootlock
@@ -97,12 +98,13 @@ def stop(order: dict[str, Any]) -> str:
     one = Stopping(order, row["record"])
     clean = float(order.get("deadline") or CLEAN_S)
     tried = []
-    for step, act, wait in (
+    steps: list[tuple[str, Callable[[], bool], float]] = [
         ("cad", lambda: one.ask("cad"), clean),
         ("halt", lambda: one.ask("halt"), ROUGH_S),
         ("SIGTERM", lambda: one.kill(signal.SIGTERM), ROUGH_S),
         ("SIGKILL", lambda: one.kill(signal.SIGKILL), ROUGH_S),
-    ):
+    ]
+    for step, act, wait in steps:
         tried.append(step)
         if act() and one.wait(step, wait):
             break

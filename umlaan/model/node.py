@@ -21,9 +21,10 @@ class NodeSettings(Model):
     mem: Size = "1024M"
     transport: Transport = "auto"
     extra_args: tuple[OneLine, ...] = ()
-    disks: tuple[AbsPath, ...] = Field((), description="ubdb, ubdc, … in order")
+    disks: tuple[AbsPath, ...] = Field((), max_length=7, description="ubdb, ubdc, … in order")
     hostfs: AbsPath | None = Field(None, description="a directory of the lab host at /host")
     dcid: int | None = Field(0, ge=0, le=31, description="DC whose PID namespace holds the UML")
+    tmpdir: AbsPath | None = Field(None, description="holds the guest's memory; /dev/shm if none")
     address: IPv4Address | None = None
     boot_timeout: int = Field(90, ge=5, le=3600, description="seconds until ssh must answer")
 

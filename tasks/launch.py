@@ -1,0 +1,21 @@
+"""Procedure: "EN OTRA SESION, ARRANCAR UML": nsenter -p -t $DC0 ./linux con0=… umid=node1 …"""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+from pyinfra.context import host
+
+from umlaan.operations import node
+from umlaan.operations.common import lab
+
+
+@deploy("Launch")
+def launch() -> None:
+    """The node of this @uml host, up as declared and answering."""
+    node.running(name="Launch", node=lab().node(host.name.removeprefix("@uml/")))
+
+
+@deploy("Stop")
+def stop() -> None:
+    """The node of this @uml host, down."""
+    node.stopped(name="Stop", node=lab().node(host.name.removeprefix("@uml/")))

@@ -1,0 +1,160 @@
+"""A UML node that runs as declared: started, restarted where it differs, stopped cleanly.
+
+Procedure: "EN OTRA SESION, ARRANCAR UML".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import QuoteString
+from pyinfra.api.operation import operation
+
+from umlaan.facts.base import agent
+from umlaan.facts.node import node_rows
+from umlaan.model.node import Node
+from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
+from umlaan.plan import node as plan
+from umlaan.plan.verdict import NodeState
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import StringCommand
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+    Commands = Generator[StringCommand, None, None]
+
+# What a node gets to answer again after the network's repair.
+GRACE_S = 10
+
+
+class NodeCommand(LabCommand):
+    """Changes whether a node runs: the @uml connector must look again afterwards."""
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
+        """Run it, then have every @uml connector of the run forget what it knew."""
+        try:
+            return super().execute(state, host, connector_arguments)
+        finally:
+            for each in state.inventory:
+                forget = getattr(getattr(each, "connector", None), "forget", None)
+                if forget is not None:
+                    forget()
+
+
+def _command(verb: str, order: dict[str, Any]) -> NodeCommand:
+    words = QuoteString(plan.as_json(order))
+    return NodeCommand(agent(carrier()), verb, words, live=True)
+
+
+def row_of(node: Node) -> dict[str, Any] | None:
+    """What the agent says of one node now; None if the lab host did not answer."""
+    return node_rows(carrier(), lab(), (node,)).get(node.name)
+
+
+def state_of(node: Node) -> NodeState:
+    """One word for what a node is now."""
+    return plan.life(node, row_of(node))
+
+
+def stop_commands(node: Node) -> Iterator[StringCommand]:
+    """For an operation that needs a node down: say why first, then yield from this."""
+    yield _command("node-stop", plan.address_of(node))
+
+
+def start_commands(launch: plan.Launch) -> Iterator[StringCommand]:
+    """Start a node and wait until its sshd answers."""
+    yield _command("node-start", launch.order())
+    yield _command("node-wait", launch.order())
+
+
+@operation()
+def running(node: Node) -> Commands:
+    """
+    Have a node up as declared: command line, kernel, root, DC; leave one alone that is.
+
+    A node that is up otherwise is stopped cleanly and started; one that is up but does not answer
+    is given its time to boot, and is started anew after that.
+
+    + node: the node
+
+    **Example:**
+
+    .. code:: python
+
+        node.running(name="Launch node1", node=lab().node("node1"))
+    """
+    row = row_of(node)
+    if row is None:
+        if not executing():
+            why(f"{node.name}: start")
+            yield from start_commands(plan.wanted_launch(lab(), node, None))
+        return
+    try:
+        launch = plan.wanted_launch(lab(), node, row)
+    except plan.LaunchFault as fault:
+        yield from fail(str(fault))
+        return
+    change = plan.change_of(launch, row)
+    if change.action == "none" and plan.silent(node, row):
+        change = _awaited(launch, row)
+    if change.action == "none":
+        return
+    for reason in change.reasons:
+        why(reason)
+    if executing() and (missing := _missing(launch, row)):
+        yield from fail(missing)
+        return
+    if change.action == "restart":
+        yield from stop_commands(node)
+    yield from start_commands(launch)
+
+
+def _missing(launch: plan.Launch, row: dict[str, Any]) -> str | None:
+    """What an earlier stage should have made and has not."""
+    node = launch.node
+    if row["kernel"] is None:
+        return f"{node.name}: no kernel in {node.kernel_dir}; the kernel stage makes it"
+    if not row["root_exists"]:
+        return f"{node.name}: no root at {node.root_path}"
+    return None
+
+
+def _awaited(launch: plan.Launch, row: dict[str, Any]) -> plan.Change:
+    """A node that is up but silent: wait as long as it may still boot; a change if in vain."""
+    node = launch.node
+    left = node.settings.boot_timeout - row["uptime"]
+    reason = (
+        f"{node.name}: restart, it is up for {row['uptime']:.0f} s and ssh on {node.address} "
+        "does not answer"
+    )
+    if not executing():
+        # The network's repair, or its boot, may still cure it: the run itself looks again.
+        return plan.Change() if left > 0 else plan.Change("restart", [reason])
+    order = plan.as_json({**launch.order(), "deadline": max(left, GRACE_S)})
+    wait = NodeCommand(agent(carrier()), "node-wait", QuoteString(order))
+    answered, _ = carrier().run_shell_command(wait, print_output=True)
+    if answered:
+        return plan.Change()
+    fresh = row_of(node) or row
+    again = plan.change_of(launch, fresh)
+    return again if again.action != "none" else plan.Change("restart", [reason])
+
+
+@operation()
+def stopped(node: Node) -> Commands:
+    """
+    Have a node down, cleanly if it can be: Ctrl-Alt-Del, then halt, SIGTERM, SIGKILL.
+
+    + node: the node
+    """
+    row = row_of(node)
+    if row is None or not (row["running"] or row["leftovers"]):
+        return
+    if row["running"]:
+        why(f"{node.name}: stop, it is up (pid {row['pid']})")
+    else:
+        count = len(row["leftovers"])
+        why(f"{node.name}: end {count} processes that its last run left behind")
+    yield from stop_commands(node)
