@@ -96,8 +96,9 @@ void loop_figures(const struct loop *loop, double start, double total, bool serv
 		printf("Time for a pair of SENDREC/RECEIVE-SEND= %f[ms]\n", 1e3 * total / (double)count);
 		printf("Throuhput = %f [SENDREC/RECEIVE-SEND/s]\n", (double)count / total);
 	} else {
-		printf("transfer size=%d #transfers=%zu loopbysec=%f\n", loop->size, count,
-		       (double)count / total);
+		/* Of one child, as the DVS prints it; the throughput is of all together. */
+		printf("transfer size=%d #transfers=%d loopbysec=%f\n", loop->size, loop->loops,
+		       loop->loops / total);
 		printf("Throuhput = %f [bytes/s]\n", bytes / total);
 	}
 	if (loop->kind == KIND_COPY || !server)
