@@ -279,6 +279,23 @@ def test_away_leaves_what_is_in_use(lab: Scratch) -> None:
     assert lab.run("disconnect")[0] == [f"@local network namespace {NAMESPACE}: remove"]
 
 
+def test_the_boot_script_leaves_nothing_to_do(lab: Scratch) -> None:
+    """What the boot unit runs, on a machine that was just started; twice does no harm."""
+    from umlaan.model.lab import HostData, build_lab
+    from umlaan.plan.network_files import boot_script
+    from umlaan.plan.network_state import wanted_of
+
+    rows = [HostData("@local", False, lab.data)]
+    rows += [HostData(f"@uml/node{n}", True, lab.data) for n in lab.nodes]
+    model = build_lab(rows)
+    script = lab.folder / "network.sh"
+    script.write_text(boot_script(wanted_of(model.hosts[0], model.nodes, model.peers())))
+    sh(f"sh {script}; sh {script}")
+    assert lab.run()[0] == [
+        f"@local /etc/netns/{NAMESPACE}/hosts: add the lab's nodes: node0, node1, node2"
+    ]
+
+
 def test_both_readers_agree(lab: Scratch) -> None:
     """What pyroute2 reads here and what ``ip -j`` prints elsewhere are one and the same."""
     from umlaan.agent import network as reader

@@ -9,21 +9,21 @@ def lines_of(mark: str) -> tuple[str, str]:
 
 
 def without(text: str, mark: str) -> str:
-    """The text without its block; as it is where there is none. A block cut off ends with the file.
+    """The text without its block; as it is where there is none.
 
-    The blank-free join is exact: with_block(t) and without() give t again.
+    Of a block that lost its end only the first line goes: what follows may be the user's.
     """
     first, last = lines_of(mark)
+    lines = text.splitlines(keepends=True)
+    bare = [line.rstrip("\r\n") for line in lines]
     out: list[str] = []
-    inside = False
-    for line in text.splitlines(keepends=True):
-        bare = line.rstrip("\r\n")
-        if bare == first:
-            inside = True
-        elif inside and bare == last:
-            inside = False
-        elif not inside:
-            out.append(line)
+    at = 0
+    while at < len(lines):
+        if bare[at] != first:
+            out.append(lines[at])
+        elif last in bare[at:]:
+            at = bare.index(last, at)
+        at += 1
     return "".join(out)
 
 

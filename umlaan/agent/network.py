@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -184,6 +185,8 @@ def put(path: str, mode: int, text: str, backup: str | None) -> None:
     before = text_of(path)
     if backup and before is not None and not os.path.exists(backup):
         write_atomic(backup, before.encode(errors="surrogateescape"), 0o600)
+    if before is not None:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
     data = text.encode(errors="surrogateescape")
     try:
         write_atomic(path, data, mode)

@@ -232,8 +232,8 @@ def _memory(found: dict[str, Any], nodes: tuple[Node, ...]) -> list[str]:
         if folder["size"] < need:
             lines.append(
                 f"{path}: {human(folder['size'])} in all, the memory of {len(here)} node"
-                f"{'s' * (len(here) > 1)} needs {human(need)} or more: mount -o remount,size={need >> 20}m {path} "
-                "(docker run --shm-size), or set node.tmpdir"
+                f"{'s' * (len(here) > 1)} needs {human(need)} or more: mount -o "
+                f"remount,size={need >> 20}m {path} (docker run --shm-size), or set node.tmpdir"
             )
     return lines
 
