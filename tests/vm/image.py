@@ -50,7 +50,7 @@ GRUB_DEFAULTS = """GRUB_DEFAULT=0
 GRUB_TIMEOUT=1
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="net.ifnames=0 console=tty0 console=ttyS0,115200"
+GRUB_CMDLINE_LINUX="net.ifnames=0 scsi_mod.scan=sync console=tty0 console=ttyS0,115200"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
@@ -61,7 +61,7 @@ terminal_output console serial
 set timeout=0
 search --no-floppy --fs-uuid --set=root {uuid}
 menuentry "first boot" {{
-    linux /vmlinuz root=UUID={uuid} ro net.ifnames=0 console=tty0 console=ttyS0,115200
+    linux /vmlinuz root=UUID={uuid} ro net.ifnames=0 scsi_mod.scan=sync console=ttyS0,115200
     initrd /initrd.img
 }}
 """
@@ -125,6 +125,8 @@ def _configure(tree: Path, public: str) -> None:
     write("etc/systemd/network/20-eth1.network", LAN)
     write("etc/default/grub", GRUB_DEFAULTS)
     write("etc/initramfs-tools/conf.d/umlaan-test", "COMPRESS=lz4\n")
+    # sd probes its disks at the same time: names are sure only if it is there before them.
+    write("etc/initramfs-tools/modules", "sd_mod\n")
     write("root/.ssh/authorized_keys", public, 0o600)
     (tree / "root/.ssh").chmod(0o700)
     write("etc/ssh/sshd_config.d/umlaan-test.conf", "UseDNS no\nGSSAPIAuthentication no\n")
@@ -148,6 +150,7 @@ def _configure(tree: Path, public: str) -> None:
             shutil.copy(source, grub / "i386-pc")
     (grub / "grub.cfg").write_text(FIRST_MENU.format(uuid=ROOT_UUID))
     subprocess.run(["grub-editenv", str(grub / "grubenv"), "create"], check=True)
+    subprocess.run(["chroot", str(tree), "update-initramfs", "-u"], check=True)
     for folder in ("var/cache/apt/archives", "var/lib/apt/lists"):
         shutil.rmtree(tree / folder, ignore_errors=True)
         (tree / folder / "partial").mkdir(parents=True)

@@ -84,12 +84,13 @@ class Machine:
         words += ["-accel", "tcg,thread=multi", "-smp", "2", "-m", str(self.memory_mib)]
         words += ["-display", "none", "-vga", "none", "-monitor", "none", "-no-user-config"]
         words += ["-serial", f"file:{self.serial}", "-device", "virtio-rng-pci"]
-        words += ["-device", "virtio-scsi-pci,id=scsi"]
         for index, (name, file, kind) in enumerate(disks):
             # The host's page cache outlives QEMU, so a flush would only cost time.
             drive = f"id={name},if=none,format={kind},cache=unsafe,discard=unmap"
             words += ["-drive", f"file={self.folder / file},{drive}"]
-            words += ["-device", f"scsi-hd,drive={name},bus=scsi.0,lun={index},bootindex={index}"]
+            # A controller each: they are found one after the other, so that sda is always sda.
+            words += ["-device", f"virtio-scsi-pci,id=scsi{index}"]
+            words += ["-device", f"scsi-hd,drive={name},bus=scsi{index}.0,bootindex={index}"]
         words += ["-netdev", f"user,id=n0,restrict=on,{forward}"]
         words += ["-device", "virtio-net-pci,netdev=n0,romfile="]
         words += ["-netdev", "hubport,id=n1,hubid=1"]
