@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -108,9 +109,13 @@ class Node:
         self.run(TESTS, f"./test_dc_init -d 0 -o {self.state}")
 
     def down(self) -> None:
+        """However the test ended: nothing that it started stays, stopped processes neither."""
+        for line in self.table("proxies/info")[1:] if self.state.exists() else []:
+            for pid in line.split()[2:4]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGCONT)
         for process in self.started:
             if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
                 process.kill()
             process.communicate()
         self.run(TESTS, "./test_dc_init -e -d 0", None)
