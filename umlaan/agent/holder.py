@@ -232,8 +232,9 @@ def _end(
     order: dict[str, Any], record: dict[str, Any], console: Console, group: int, code: int
 ) -> None:
     """The UML has ended: end what it left behind, drain the console, record how it went."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+    for leader in {group, record["pid"] or group}:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
     for member in node.members(order, record):
         with contextlib.suppress(ProcessLookupError):
             os.kill(member.pid, signal.SIGKILL)

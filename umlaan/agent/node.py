@@ -15,6 +15,7 @@ from typing import Any
 
 from umlaan.agent import proc, reach, rootlock
 from umlaan.agent.files import read_json
+from umlaan.agent.index import hash_file
 
 Row = dict[str, Any]
 
@@ -47,9 +48,11 @@ def running(record: Row | None) -> bool:
 def members(node: Row, record: Row | None) -> list[proc.Process]:
     """Every living process of the node's UML, orphans and helper threads included."""
     found = proc.carrying({f"umid={node['umid']}", f"uml_dir={node['dir']}/uml/"})
-    if record and record.get("group") and record.get("boot_id") == proc.boot_id():
+    if record and record.get("boot_id") == proc.boot_id():
         known = {one.pid for one in found}
-        strays = proc.in_session(record["group"], rootlock.lock_path(node["root"]))
+        # Behind nsenter the UML makes itself a session of its own.
+        sessions = {record.get("group"), record.get("pid")} - {None}
+        strays = proc.in_session(sessions, rootlock.lock_path(node["root"])) if sessions else []
         found += [one for one in strays if one.pid not in known]
     return found
 
@@ -62,6 +65,15 @@ def _leader(node: Row, found: list[proc.Process]) -> proc.Process | None:
     except (OSError, ValueError):
         return None
     return next((m for m in found if proc.nspids(m.pid)[-1:] == [written]), None)
+
+
+def _adopted(record: Row | None, leader: proc.Process) -> Row:
+    """A record for a UML that is up without its own: what the process itself tells."""
+    record = {**(record or {}), "pid": leader.pid, "start": leader.start}
+    record.update(argv=proc.cmdline(leader.pid), adopted=True, exit=None)
+    with contextlib.suppress(OSError):
+        record["kernel_sha256"] = hash_file(f"/proc/{leader.pid}/exe")
+    return record
 
 
 def parse_dc(text: str) -> int | None:
@@ -166,9 +178,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
         found = members(node, record)
         leader = _leader(node, found)
         if leader is not None:
-            record = {**(record or {}), "pid": leader.pid, "start": leader.start}
-            record.update(argv=proc.cmdline(leader.pid), adopted=True, exit=None)
-            row["record"] = record
+            record = row["record"] = _adopted(record, leader)
             alive = row["running"] = True
         else:
             row["leftovers"] = [m.pid for m in found]
@@ -180,7 +190,9 @@ def state(node: Row, with_memory: bool = False) -> Row:
         row["inner_pid"] = next(reversed(proc.nspids(pid)), None)
         keeper = record.get("holder") or {}
         found_keeper = proc.process(keeper["pid"]) if keeper.get("pid") else None
-        row["holder"] = bool(found_keeper and found_keeper.start == keeper.get("start"))
+        row["holder"] = bool(
+            found_keeper and not found_keeper.dead and found_keeper.start == keeper.get("start")
+        )
         if with_memory:
             row["memory"] = memory(record, members(node, record))
     return row

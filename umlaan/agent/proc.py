@@ -102,8 +102,8 @@ def carrying(words: set[str]) -> list[Process]:
     return found
 
 
-def in_session(session: int, holding: str) -> list[Process]:
-    """Living processes of a session which have a file open; a recycled session has not.
+def in_session(sessions: set[int], holding: str) -> list[Process]:
+    """Living processes of these sessions that have a file open; a recycled session has not.
 
     When a UML dies, a guest process that it traced may run on as a process of the lab host's, with
     any command line: only its session and what it inherited tell whose it is.
@@ -115,7 +115,7 @@ def in_session(session: int, holding: str) -> list[Process]:
         return found
     for pid in pids():
         one = process(pid)
-        if one is None or one.dead or one.session != session:
+        if one is None or one.dead or one.session not in sessions:
             continue
         if _has_open(pid, wanted):
             found.append(one)

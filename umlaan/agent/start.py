@@ -182,7 +182,10 @@ def last_lines(path: str, count: int = 15) -> list[str]:
             text = file.read().decode(errors="replace").replace("\r", "")
     except OSError as error:
         return [f"(unreadable: {error.strerror})"]
-    return [line for line in text.split("\n") if line.strip()][-count:]
+    lines = [line for line in text.split("\n") if line.strip()]
+    # A panic says why before its long trace.
+    panics = [line for line in lines[:-count] if "Kernel panic" in line]
+    return [*panics[-1:], *lines[-count:]]
 
 
 def main(argv: list[str]) -> int:

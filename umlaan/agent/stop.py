@@ -74,6 +74,15 @@ class Stopping:
             return False
         return accepted
 
+    def talks(self) -> bool:
+        """True if the mconsole answers; a paused guest is resumed by the way."""
+        path = f"{self.order['dir']}/uml/{self.order['umid']}/mconsole"
+        try:
+            mconsole.ask(path, "go", timeout=3.0)
+        except mconsole.Silent:
+            return False
+        return True
+
     def kill(self, number: signal.Signals) -> bool:
         """Send a signal to this very process; SIGKILL to its group.
 
@@ -81,8 +90,8 @@ class Stopping:
         """
         if not self.gone():
             with contextlib.suppress(ProcessLookupError):
-                if number == signal.SIGKILL and self.group:
-                    os.killpg(self.group, number)
+                if number == signal.SIGKILL and os.getpgid(self.pid) in (self.pid, self.group):
+                    os.killpg(os.getpgid(self.pid), number)
                 os.kill(self.pid, number)
         return True
 
@@ -98,13 +107,17 @@ def stop(order: dict[str, Any]) -> str:
     one = Stopping(order, row["record"])
     clean = float(order.get("deadline") or CLEAN_S)
     tried = []
+    # A paused guest goes on, so that it can end cleanly; a hung one does not answer at all.
+    if not one.talks():
+        print(f"{name}: its mconsole does not answer", flush=True)
+        clean = 0
     steps: list[tuple[str, Callable[[], bool], float]] = [
         ("cad", lambda: one.ask("cad"), clean),
         ("halt", lambda: one.ask("halt"), ROUGH_S),
         ("SIGTERM", lambda: one.kill(signal.SIGTERM), ROUGH_S),
         ("SIGKILL", lambda: one.kill(signal.SIGKILL), ROUGH_S),
     ]
-    for step, act, wait in steps:
+    for step, act, wait in steps if clean else steps[2:]:
         tried.append(step)
         if act() and one.wait(step, wait):
             break
@@ -114,7 +127,7 @@ def stop(order: dict[str, Any]) -> str:
     os.close(rootlock.take(order["root"], f"stop of {name}", wait=5.0))
     reach.end_shared(order["dir"])
     how = tried[-1] if len(tried) == 1 else f"{tried[-1]} ({', '.join(tried[:-1])} did not do)"
-    unclean = "" if len(tried) == 1 else "; its file system replays its journal at the next mount"
+    unclean = "" if tried == ["cad"] else "; its file system replays its journal at the next mount"
     return f"{name}: stopped by {how} in {time.monotonic() - begun:.1f} s{unclean}"
 
 

@@ -58,9 +58,12 @@ def state_of(node: Node) -> NodeState:
     return plan.life(node, row_of(node))
 
 
-def stop_commands(node: Node) -> Iterator[StringCommand]:
-    """For an operation that needs a node down: say why first, then yield from this."""
-    yield _command("node-stop", plan.address_of(node))
+def stop_commands(node: Node, patience: float | None = None) -> Iterator[StringCommand]:
+    """For an operation that needs a node down: say why first, then yield from this.
+
+    patience: seconds for a clean end before it is forced; the agent's own default without.
+    """
+    yield _command("node-stop", {**plan.address_of(node), "deadline": patience})
 
 
 def start_commands(launch: plan.Launch) -> Iterator[StringCommand]:
@@ -107,7 +110,7 @@ def running(node: Node) -> Commands:
         yield from fail(missing)
         return
     if change.action == "restart":
-        yield from stop_commands(node)
+        yield from stop_commands(node, GRACE_S if plan.silent(node, row) else None)
     yield from start_commands(launch)
 
 

@@ -21,7 +21,7 @@ Transport = Literal["tuntap", "vector"]
 SOCKET_MAX = 107 - 17
 # UML takes these for separators inside ubda=.
 _SEPARATORS = ",:"
-_REACH_S = 0.5
+_REACH_S = 1.0
 
 
 class LaunchFault(Exception):
@@ -208,6 +208,8 @@ def differences(launch: Launch, row: Row) -> list[str]:
 
 
 def _dc_difference(launch: Launch, row: Row) -> list[str]:
+    if row["record"].get("adopted"):
+        return []
     then = row["record"].get("dc")
     if launch.dc_file is None:
         return [f"PID namespace of DC {then['pid']} → the host's"] if then else []
