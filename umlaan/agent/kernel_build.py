@@ -14,7 +14,16 @@ import sys
 import time
 from typing import Any
 
-from umlaan.agent import kconfig, kernel_state, kobjects, patching, ready, source, trees
+from umlaan.agent import (
+    kconfig,
+    kernel_state,
+    kmodules,
+    kobjects,
+    patching,
+    ready,
+    source,
+    trees,
+)
 from umlaan.agent.chamber import CCACHE, OUT, TREE, BuildError, Chamber, say
 from umlaan.agent.files import locked, read_json, write_atomic, write_json
 from umlaan.agent.index import hash_file
@@ -177,7 +186,7 @@ def compile_(spec: dict[str, Any], make: Make, tree: str, out: str, jobs: int) -
     targets = ["linux"] if spec["arch"] == "um" else []
     if options.get("MODULES") == "y" and spec["modules"] and targets:
         targets.append("modules")
-    make.run(f"-j{jobs}", *targets)
+    make.run(f"-j{jobs}", *(targets or ["all"]))
     release = make.chamber.ask([*make.words, "-s", "kernelrelease"]).splitlines()[-1]
     write_json(f"{out}.json", {"ended": time.time()})
     os.unlink(mark)
@@ -221,10 +230,15 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
         tree = prepare_tree(spec, found)
         out = output_folder(spec, tree, found["toolchain"])
         make = Make(spec, tree, out)
+        make.words += kmodules.own_release(spec, found["key"])
         made = compile_(spec, make, tree, out, jobs)
         made["transports"] = kconfig.transports(made["options"])
         made["modules"] = None
-        shutil.copyfile(f"{out}/linux", f"{beside}/linux")
+        image = "linux"
+        if spec["arch"] != "um":
+            image = make.chamber.ask([*make.words, "-s", "image_name"]).splitlines()[-1]
+            kmodules.staged(spec, make, out, made, beside)
+        shutil.copyfile(f"{out}/{image}", f"{beside}/linux")
         config = _read(f"{out}/.config")
     os.chmod(f"{beside}/linux", 0o755)
     write_atomic(f"{beside}/config", config)
