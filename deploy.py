@@ -16,19 +16,17 @@ begin()
 
 if not is_uml(host):
     preflight.check()
-    toolchain.packages()
+    toolchain.system_packages()
     kernel.kernels()
     dvs.build()
     root.base()
     access.keys()
-    network.bridge()
-    dvs.up()
+    network.connect()
 
 if is_uml(host):
     root.install()
-    network.tap()
+    network.connect()
     guest.identity()
     guest.dvs_tree()
     launch.launch()
-    guest.dvs_up()
     verify.node()

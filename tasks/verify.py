@@ -14,7 +14,7 @@ from umlaan.run import begin
 @deploy("Verify")
 def node() -> None:
     """Both sides of one node: what the host sees and what the guest sees."""
-    verify.node(name="Verify: both sides")
+    verify.both_sides(name="Verify: both sides")
 
 
 # pyinfra executes a deploy file without a name of its own; an import never comes here.

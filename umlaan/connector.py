@@ -272,6 +272,12 @@ class UmlConnector(BaseConnector):
             echo(f"{self.host.print_prefix}file downloaded: {remote_filename}", err=True)
         return True
 
+    def feed(self, script: str, path: str) -> tuple[bool, CommandOutput]:
+        """Run a script in the node with a file of the lab host as its standard input."""
+        if self.way() == "none":
+            return True, CommandOutput([])
+        return self._script(script, after=f"<{shlex.quote(path)}")
+
     def _script(
         self, script: str, before: str = "", after: str = "", **arguments: Any
     ) -> tuple[bool, CommandOutput]:

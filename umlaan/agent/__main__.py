@@ -27,6 +27,7 @@ VERBS = {
     "kernel-state": "kernel_state",
     "kernel-build": "kernel_build",
     "remove": "remove",
+    "root": "root",
 }
 
 

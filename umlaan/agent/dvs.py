@@ -147,6 +147,9 @@ def build(spec: Spec, variant: str) -> None:
             _run_step(spec, variant, f"{work}/dvs", step)
         rows = index.manifest(f"{work}/dvs", frozenset(), spec["cache"])
         stamp = {"inputs": inputs, "manifest": rows, "source_rows": source["rows"]}
+        stamp["bytes"] = sum(
+            os.lstat(f"{work}/dvs/{name}").st_size for name in rows if rows[name][0] == "file"
+        )
         if variant == "ipc":
             name = os.path.basename(spec["dest"])
             stamp["tarball"] = write_tarball(f"{work}/dvs", rows, f"{work}/dvs.tar.gz", name)
@@ -233,7 +236,12 @@ def _place(source: str, target: str, row: list[Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The ``dvs`` verb: state, build (and install), install."""
+    """The ``dvs`` verb: state, build (and install), install, stamp."""
+    if argv[0] == "stamp":
+        found = read_json(argv[1])
+        names = ("manifest", "bytes")
+        print(json.dumps(found and {name: found.get(name) for name in names}))
+        return 0
     verb, spec, *variants = argv[0], json.loads(argv[1]), *argv[2:]
     if verb == "state":
         print(json.dumps(state(spec)))

@@ -1,7 +1,7 @@
 """The lab's ssh keys: one that enters every guest, and a host key for each guest.
 
 ``keys state SPEC`` lists what is missing; ``keys make SPEC`` makes just that with ssh-keygen.
-SPEC is JSON: {"dir": state_dir/ssh, "lab": name, "nodes": {"node1": "192.168.1.101"}}.
+``keys read SPEC`` prints what one guest's root gets. SPEC is JSON: {"dir": state_dir/ssh, "lab": name, "nodes": {"node1": "192.168.1.101"}}.
 """
 
 from __future__ import annotations
@@ -69,11 +69,31 @@ def make(spec: dict[str, Any]) -> None:
     write_atomic(f"{spec['dir']}/known_hosts", known_hosts(spec).encode())
 
 
+def read(spec: dict[str, Any]) -> dict[str, str]:
+    """What one guest's root gets: the key that may enter, and its own host key."""
+    host_key = f"{spec['dir']}/{spec['node']}_host_ed25519_key"
+    found = {}
+    for name, path in (
+        ("authorised_key", f"{spec['dir']}/id_ed25519.pub"),
+        ("host_key", host_key),
+        ("host_key_public", f"{host_key}.pub"),
+    ):
+        with open(path) as file:
+            found[name] = file.read()
+    found["authorised_key"] = found["authorised_key"].strip()
+    return found
+
+
 def main(argv: list[str]) -> int:
     """The ``keys`` verb."""
     spec = json.loads(argv[1])
     if argv[0] == "make":
         make(spec)
+    elif argv[0] == "read":
+        try:
+            print(json.dumps(read(spec)))
+        except FileNotFoundError:
+            print("null")
     else:
         print(json.dumps(missing(spec)))
     return 0

@@ -26,6 +26,7 @@ class NodeSettings(Model):
     dcid: int | None = Field(0, ge=0, le=31, description="DC whose PID namespace holds the UML")
     tmpdir: AbsPath | None = Field(None, description="holds the guest's memory; /dev/shm if none")
     address: IPv4Address | None = None
+    console_root: bool = Field(False, description="the console is root without a password")
     boot_timeout: int = Field(90, ge=5, le=3600, description="seconds until ssh must answer")
 
     @field_validator("extra_args")

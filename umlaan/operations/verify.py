@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
-from umlaan.facts.node import NodeStates
 from umlaan.facts.verify import Verification
 from umlaan.operations.common import agent_fact, executing, fail, lab
+from umlaan.operations.node import row_of
+from umlaan.plan import node as node_plan
 from umlaan.plan import verify as plan
 from umlaan.run import current
 
@@ -23,18 +24,23 @@ if TYPE_CHECKING:
 
 
 @operation()
-def node(**_: object) -> Generator[PyinfraCommand, None, None]:
-    """Verify one node, for its @uml/… host: reachable, addresses, ping, DVS tree, a short exchange.
+def both_sides() -> Generator[PyinfraCommand, None, None]:
+    """Verify one node, for its @uml host: reachable, addresses, ping, DVS tree, a short exchange.
 
     What is there is noted for the last line at any time; the checks themselves run at execute.
     """
     run = current()
     wanted = lab().node(context_host.name.removeprefix("@uml/"))
-    run.nodes[wanted.name] = node_state(wanted)
+    row = row_of(wanted)
+    run.nodes[wanted.name] = node_plan.life(wanted, row)
     if not executing():
         return
-    settings = lab().settings(context_host.name)
-    found = agent_fact(Verification, json.dumps(plan.spec(lab(), wanted, settings.dvs)))
+    if row is None or not row["running"]:
+        yield from fail(f"{wanted.name}: is not up")
+        return
+    dvs = lab().settings(context_host.name).dvs
+    transport = node_plan.transport_of(wanted, row["kernel"])
+    found = agent_fact(Verification, json.dumps(plan.spec(lab(), wanted, dvs, transport)))
     rows = (found or {}).get("checks", [])
     run.tables.append(plan.table(wanted.name, rows))
     bad = plan.failures(wanted.name, rows) or ([] if rows else [f"{wanted.name}: no answer"])

@@ -14,7 +14,11 @@ FOLDER = Path(__file__).resolve().parent.parent.parent / "templates"
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, keep_trailing_newline=True
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

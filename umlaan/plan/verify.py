@@ -10,7 +10,7 @@ from umlaan.model.node import Node
 from umlaan.plan.access import ssh_words
 
 
-def spec(lab: Lab, node: Node, dvs: Dvs | None, interface: str) -> dict[str, Any]:
+def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any]:
     """The agent's questions about one node."""
     peers = dict(lab.peers())
     other = peers.get("node0") if node.number else None
@@ -19,7 +19,7 @@ def spec(lab: Lab, node: Node, dvs: Dvs | None, interface: str) -> dict[str, Any
         "name": node.name,
         "address": str(node.address),
         "cidr": f"{node.address}/{network.address.network.prefixlen}",
-        "interface": interface,
+        "interface": "vec0" if transport == "vector" else "eth0",
         "namespace": network.namespace,
         "node0": {"address": other or str(network.address.ip)},
         "kernel_stamp": f"{node.kernel_dir}/stamp.json",

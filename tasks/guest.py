@@ -1,0 +1,22 @@
+"""Procedure: "Se instala el directorio dvs en ese filesystem", and what makes a root node1."""
+
+from pyinfra.api.deploy import deploy
+from pyinfra.context import host
+
+from umlaan.operations import guest
+from umlaan.operations.common import lab
+
+
+@deploy("Guest")
+def identity() -> None:
+    """Hostname, hosts, address, fstab, keys and init of this @uml host."""
+    guest.identity(name="Guest: identity", node=lab().node(host.name.removeprefix("@uml/")))
+
+
+@deploy("DVS tree")
+def dvs_tree() -> None:
+    """The DVS's guest variant inside this @uml host's root."""
+    node = lab().node(host.name.removeprefix("@uml/"))
+    tree = lab().settings(host.name).dvs
+    if tree is not None:
+        guest.dvs_tree(name="Guest: DVS tree", node=node, dvs=tree)

@@ -1,0 +1,71 @@
+"""The nodes' roots: a base image made once, a copy a node; a user's partition only looked at.
+
+Procedure: "Se monta la particion que va a ser utilizada por el UML como su root".
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from pyinfra import logger
+from pyinfra.api.command import QuoteString
+from pyinfra.api.operation import operation
+
+from umlaan.facts.base import agent
+from umlaan.facts.root import Roots
+from umlaan.model.node import Node
+from umlaan.operations.common import agent_fact, carrier, fail, lab, lab_host, long_command, why
+from umlaan.operations.node import NodeCommand
+from umlaan.plan import root as plan
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+
+    Commands = Generator[PyinfraCommand, None, None]
+
+
+@operation()
+def base() -> Commands:
+    """The base images that nodes of this lab host still need, by mmdebstrap and mke2fs -d.
+
+    A node whose root exists needs none. Fails, quoting the log, where a package is missing.
+    """
+    nodes = lab().nodes_on(carrier().name)
+    spec = json.dumps(plan.spec(lab_host(), nodes), sort_keys=True)
+    reasons = plan.base_reasons(agent_fact(Roots, spec)) if nodes else []
+    if not reasons:
+        return
+    for reason in reasons:
+        why(reason)
+    command = f"{agent(carrier())} root base {shlex.quote(spec)}"
+    yield long_command("base image", command, "base-image.log")
+
+
+@operation()
+def installed(node: Node) -> Commands:
+    """A node's root: made from the base image if it is umlaan's, else the user's, looked at only.
+
+    + node: the node
+
+    Fails where the user's device is missing or holds no ext file system; never formats one.
+    """
+    spec = json.dumps(plan.spec(lab_host(), (node,)), sort_keys=True)
+    found = agent_fact(Roots, spec)
+    if found is None:
+        why(f"{node.name}: make its root")
+        return
+    row = found["nodes"][node.name]
+    refused = plan.refusal(node, row)
+    if refused:
+        yield from fail(refused)
+        return
+    told = plan.notice(node, row)
+    if told:
+        logger.warning(told)
+    if row["kind"] != "missing":
+        return
+    why(f"{node.name}: make its root from the base image")
+    yield NodeCommand(agent(carrier()), "root", "make", QuoteString(spec), node.name)
