@@ -11,19 +11,22 @@ ROOT = BuildRoot(suite="bullseye", arch="i386")
 
 
 def test_installed_packages_are_left_alone() -> None:
-    answer = "gcc make\ngcc installed\nlibc6-dev:amd64 installed\nmake installed"
+    answer = "gcc make\namd64\ngcc installed\nlibc6-dev:amd64 installed\nmake installed"
     assert commands_of(toolchain.packages, ("gcc", "make"), responses={"dpkg-query": answer}) == []
 
 
 def test_only_the_missing_ones_are_installed() -> None:
-    answer = "bc gcc make\ngcc installed\nmake config-files"
+    answer = "bc gcc make x:i386 y:amd64\namd64\ngcc installed\nmake config-files"
     said: list[tuple[str, str]] = []
     commands = commands_of(
-        toolchain.packages, ("bc", "gcc", "make"), responses={"dpkg-query": answer}, reasons=said
+        toolchain.packages,
+        ("bc", "gcc", "make", "x [i386]", "y [amd64]"),
+        responses={"dpkg-query": answer},
+        reasons=said,
     )
-    assert [text for _, text in said] == ["system packages: install bc, make"]
+    assert [text for _, text in said] == ["system packages: install bc, make, y"]
     assert len(commands) == 1
-    assert "install -y --no-install-recommends bc make || { apt-get -q update &&" in commands[0]
+    assert "install -y --no-install-recommends bc make y || { apt-get -q update &&" in commands[0]
     assert "DEBIAN_FRONTEND=noninteractive" in commands[0]
 
 

@@ -40,6 +40,8 @@ def test_packages_follow_the_data() -> None:
     needed = toolchain.packages(lab(kernel=other, root="/dev/sdb6", dvs=None), "@local")
     assert {"mmdebstrap", "patch"} <= set(needed)
     assert "gcc" not in needed
+    old = toolchain.packages(lab(kernel={"subarch": "i386"}), "@local")
+    assert "libc6-i386 [amd64]" in old
     url = {"source": {"url": "https://example.org/l.tar.xz", "sha256": "0" * 64}}
     assert "curl" in toolchain.packages(lab(kernel=url), "@local")
     host = toolchain.packages(lab(host_kernel={"arch": "x86_64"}), "@local")

@@ -104,13 +104,13 @@ def _layers(spec: dict[str, Any], faults: list[str]) -> dict[str, list[dict[str,
     found: dict[str, list[dict[str, str]]] = {"overlays": [], "patches": [], "beside": []}
     for path in spec["overlays"]:
         if os.path.isdir(path):
-            digest = trees.tree_hash(trees.rows(path, cache))
+            digest = trees.content_hash(path, cache)
             found["overlays"].append({"path": path, "hash": digest})
         else:
             faults.append(f"kernel.overlays: {path}: no such directory")
     for place, path in sorted(spec["beside"].items()):
         if os.path.isdir(path):
-            digest = trees.tree_hash(trees.rows(path, cache))
+            digest = trees.content_hash(path, cache)
             found["beside"].append({"path": path, "at": place, "hash": digest})
         else:
             faults.append(f"kernel.beside: {path}: no such directory")

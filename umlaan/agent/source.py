@@ -56,7 +56,7 @@ def identify(source: dict[str, Any], cache: str) -> Identity:
             there = "has no Makefile" if os.path.isdir(directory) else "no such directory"
             out["problem"] = f"kernel.source: {directory}: {there}"
             return out
-        out["hash"] = trees.tree_hash(trees.rows(directory, cache))
+        out["hash"] = trees.content_hash(directory, cache)
         out["version"] = version_of(directory)
         return out
     if name := source.get("package"):

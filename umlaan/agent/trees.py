@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import marshal
 import os
 import re
 import shutil
 import stat
+import time
 from typing import NamedTuple
 
 from umlaan.agent.files import read_json, write_json
-from umlaan.agent.index import Index
+from umlaan.agent.index import RACY_NS, Index
 
 # What an in-tree build or an editor leaves; never part of a source.
 _LEFT = re.compile(
@@ -88,6 +90,44 @@ def tree_hash(tree: Rows) -> str:
         if row.kind != "dir":
             digest.update(f"{name}\0{row.kind}\0{row.executable:d}\0{row.content}\n".encode())
     return digest.hexdigest()
+
+
+def content_hash(root: str, cache: str) -> str:
+    """tree_hash of what a directory holds; where no file's times moved, as it was last time."""
+    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
+    kept_in, started = f"{cache}/index/{name}.tree", time.time_ns()
+    signature, newest = _signature(root)
+    kept = read_json(kept_in)
+    if isinstance(kept, dict) and kept.get("signature") == signature:
+        return str(kept["hash"])
+    digest = tree_hash(rows(root, cache))
+    # What changed just now may change again without its times showing it.
+    if newest < started - RACY_NS:
+        write_json(kept_in, {"signature": signature, "hash": digest})
+    return digest
+
+
+def _signature(root: str) -> tuple[str, int]:
+    """One hash over names, sizes, times, inodes and modes, and the newest of the times."""
+    digest, newest, todo = hashlib.sha256(), 0, [""]
+    while todo:
+        below = todo.pop()
+        seen: list[tuple[str, int, int, int, int, int]] = []
+        with os.scandir(f"{root}/{below}" if below else root) as listing:
+            for item in listing:
+                if item.is_dir(follow_symlinks=False):
+                    relative = f"{below}/{item.name}" if below else item.name
+                    if not _LEFT_DIRS.search(relative):
+                        todo.append(relative)
+                    continue
+                info = item.stat(follow_symlinks=False)
+                changed = info.st_ctime_ns
+                if changed > newest:
+                    newest = changed
+                size, ino, mode = info.st_size, info.st_ino, info.st_mode
+                seen.append((item.name, size, info.st_mtime_ns, changed, ino, mode))
+        digest.update(marshal.dumps((below, seen)))
+    return digest.hexdigest(), newest
 
 
 def lay(base: Rows, over: Rows) -> Rows:

@@ -17,6 +17,8 @@ IN_BUILD_ROOT = (
 )
 # ip, nsenter, unshare, tar: what every lab host uses, whatever it builds.
 ALWAYS = ("iproute2", "openssh-client", "util-linux")
+# What a 32-bit kernel's linux needs to run on a 64-bit host: loader and C library, one package.
+RUN_32_BIT = "libc6-i386 [amd64]"
 HOST_KERNEL = ("cpio", "initramfs-tools", "kmod", "libelf-dev", "libssl-dev", "perl", "rsync")
 
 
@@ -43,10 +45,12 @@ def packages(lab: Lab, host: str) -> tuple[str, ...]:
 
 def _for_kernel(kernel: Kernel) -> set[str]:
     if kernel.source.ready:
-        return set()
+        return {RUN_32_BIT} if kernel.subarch == "i386" else set()
     needed = {"xz-utils"}
     if kernel.patches:
         needed.add("patch")
+    if kernel.arch == "um" and kernel.subarch == "i386":
+        needed.add(RUN_32_BIT)
     if kernel.source.url:
         needed.add("curl")
     if kernel.toolchain == "native":
