@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from umlaan.model.lab import HostData, build_lab
+from umlaan.plan.network_state import Wanted, wanted_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = f"net{os.getpid()}"
 NAMESPACE = f"umlaan-{LAB}"
@@ -76,6 +79,13 @@ class Scratch:
         rows = re.findall(r"^ +\[(@\S+)\] +(.*)$", text, re.MULTILINE)
         noise = ("Connected", "Ready", "Skipped", "Success", "No changes", "Error")
         return sorted(f"{h} {t}" for h, t in rows if not t.startswith(noise)), done
+
+
+def wanted(lab: Scratch) -> Wanted:
+    rows = [HostData("@local", False, lab.data)]
+    rows += [HostData(f"@uml/node{n}", True, lab.data) for n in lab.nodes]
+    model = build_lab(rows)
+    return wanted_of(model.hosts[0], model.nodes, model.peers())
 
 
 @pytest.fixture
@@ -276,20 +286,41 @@ def test_away_leaves_what_is_in_use(lab: Scratch) -> None:
         assert any(f"stays: in use by pid {sleeper.pid} (sleep)" in line for line in reasons)
         assert "br0" not in sh(f"ip -n {NAMESPACE} link")
         sleeper.kill()
-    assert lab.run("disconnect")[0] == [f"@local network namespace {NAMESPACE}: remove"]
+    moved = f"{NAMESPACE}-b"
+    lab.data["network"] = {"namespace": moved}
+    lab.run()
+    reasons, _ = lab.run("disconnect")
+    assert f"@local network namespace {NAMESPACE}: remove, the lab had it before" in reasons
+    assert f"@local network namespace {moved}: remove, with HTAP, HTAP2, br0, eth0" in reasons
+    assert lab.run("disconnect")[0] == []
+    assert NAMESPACE not in sh("ip netns list")
+
+
+def test_a_run_killed_anywhere_is_made_whole(lab: Scratch) -> None:
+    """Cut off after each single command: the next run converges, the one after does nothing."""
+    from umlaan.plan.network_files import boot_script
+
+    lines = boot_script(wanted(lab)).splitlines()
+    commands = [c for line in lines[4:] for c in re.split(r" && (?=ip -n |umlaan)", line)]
+    assert len(commands) > 15, commands
+    whole = None
+    for count in range(1, len(commands)):
+        sh("\n".join(commands[:count]))
+        reasons, done = lab.run()
+        assert done.returncode == 0, f"after {count} commands: {done.stdout}"
+        assert lab.run()[0] == [], f"second run after {count} commands"
+        links = [row["ifname"] for row in json.loads(sh(f"ip -n {NAMESPACE} -j link"))]
+        whole = whole or sorted(links)
+        assert sorted(links) == whole, f"after {count} commands"
+        lab.run("disconnect")
 
 
 def test_the_boot_script_leaves_nothing_to_do(lab: Scratch) -> None:
     """What the boot unit runs, on a machine that was just started; twice does no harm."""
-    from umlaan.model.lab import HostData, build_lab
     from umlaan.plan.network_files import boot_script
-    from umlaan.plan.network_state import wanted_of
 
-    rows = [HostData("@local", False, lab.data)]
-    rows += [HostData(f"@uml/node{n}", True, lab.data) for n in lab.nodes]
-    model = build_lab(rows)
     script = lab.folder / "network.sh"
-    script.write_text(boot_script(wanted_of(model.hosts[0], model.nodes, model.peers())))
+    script.write_text(boot_script(wanted(lab)))
     sh(f"sh {script}; sh {script}")
     assert lab.run()[0] == [
         f"@local /etc/netns/{NAMESPACE}/hosts: add the lab's nodes: node0, node1, node2"
@@ -314,7 +345,7 @@ def test_both_readers_agree(lab: Scratch) -> None:
         check=True,
     )
     by_ip = parse_found(json.loads(done.stdout))
-    assert by_ip == parse_found(_read_here(NAMESPACE, files, False))
+    assert by_ip == parse_found(_read_here(NAMESPACE, files, ""))
     assert set(by_ip.links) == {"lo", "br0", "eth0", "HTAP", "HTAP2", "v0", "v1"}
     assert by_ip.links["HTAP"].tx is False
     assert reader.namespace_state("umlaan-no-such") == "missing"

@@ -1,6 +1,6 @@
 """``network read|put|txoff …``: the lab host's links, and the files beside them, as one JSON value.
 
-``read NAMESPACE|- [--hosts FILE] [--file FILE]… [--users]`` prints what plan/network.py parses.
+``read NAMESPACE|- [--file FILE]… [--leaving MARK]`` prints what plan/network_state.py parses.
 ``put FILE MODE TEXT [--backup FILE]`` writes a file atomically, its first version kept.
 ``txoff NAMESPACE|- LINK`` turns a tap's transmit checksum offload off (ethtool -K LINK tx off).
 """
@@ -166,15 +166,36 @@ def taps_of(links: list[dict[str, Any]]) -> list[str]:
     return [row["ifname"] for row in links if (row.get("linkinfo") or {}).get("info_kind") == "tun"]
 
 
-def read(name: str | None, files: list[str], *, users: bool = False, links: Any = None) -> Any:
-    """All that plan/network.py wants to know; links replaces the reader that calls ip."""
+def marked_namespaces(mark: str, but: str | None, links: Any) -> list[dict[str, Any]]:
+    """Other namespaces whose lo carries the lab's mark: [{name, users}]. The lab has moved out."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(NETNS_DIR)):
+            with contextlib.suppress(OSError):
+                if name == but or namespace_state(name) != "here":
+                    continue
+                with inside(name):
+                    found = links()["addr"]
+                if any(row["ifname"] == "lo" and row.get("ifalias") == mark for row in found):
+                    rows.append({"name": name, "users": users_of(name)})
+    return rows
+
+
+def read(name: str | None, files: list[str], *, leaving: str = "", links: Any = None) -> Any:
+    """All that the plan wants to know; links replaces the reader that calls ip.
+
+    leaving, the lab's mark, looks also for processes in the namespace and for others of the lab's.
+    """
+    links = links or links_by_ip
     state = namespace_state(name)
     found: dict[str, Any] = {"namespace": state, "addr": [], "route": [], "tx": {}}
     if state in ("here", "root"):
         with inside(name if state == "here" else None):
-            found.update((links or links_by_ip)())
-        if users:
+            found.update(links())
+        if leaving:
             found["users"] = users_of(name)
+    if leaving:
+        found["elsewhere"] = marked_namespaces(leaving, name, links)
     found.update(surroundings(files))
     return found
 
@@ -206,7 +227,7 @@ def main(argv: list[str]) -> int:
     reads = verbs.add_parser("read")
     reads.add_argument("namespace")
     reads.add_argument("--file", action="append", default=[])
-    reads.add_argument("--users", action="store_true")
+    reads.add_argument("--leaving", default="")
     puts = verbs.add_parser("put")
     puts.add_argument("path")
     puts.add_argument("mode", type=lambda text: int(text, 8))
@@ -219,7 +240,7 @@ def main(argv: list[str]) -> int:
     namespace = None if getattr(options, "namespace", "-") == "-" else options.namespace
     try:
         if options.verb == "read":
-            print(json.dumps(read(namespace, options.file, users=options.users)))
+            print(json.dumps(read(namespace, options.file, leaving=options.leaving)))
         elif options.verb == "put":
             put(options.path, options.mode, options.text, options.backup)
         else:

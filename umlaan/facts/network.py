@@ -25,34 +25,38 @@ class NetworkState(JsonFact):
     """One command: links, addresses, routes, and the files beside them."""
 
     def command(
-        self, agent: str, namespace: str | None, files: tuple[str, ...], users: bool
+        self, agent: str, namespace: str | None, files: tuple[str, ...], leaving: str
     ) -> str:
         """The agent's ``network read``."""
         words = [namespace or "-", *(f"--file={path}" for path in files)]
-        return f"{agent} network read {shlex.join(words)}" + (" --users" if users else "")
+        if leaving:
+            words.append(f"--leaving={leaving}")
+        return f"{agent} network read {shlex.join(words)}"
 
     def process(self, output: list[str]) -> Found:
         """The found network."""
         return parse_found(super().process(output))
 
 
-def found_network(on: Host, wanted: Wanted, *, users: bool = False) -> Found:
+def found_network(on: Host, wanted: Wanted, *, leaving: bool = False) -> Found:
     """The network of a lab host as it is, read at once.
 
     On this very machine, as root, by netlink without any process (3 ms against 60 to 100);
-    elsewhere by the agent. users looks for the processes that hold taps or live in the namespace.
+    elsewhere by the agent. leaving looks also for the processes that hold taps or live in the
+    namespace, and for namespaces that the lab had before.
     """
+    mark = wanted.mark if leaving else ""
     if isinstance(on.connector, LocalConnector) and os.geteuid() == 0:
         # In a thread of its own: the thread enters the namespace, and pyroute2 has its event loop.
         pool = gevent.get_hub().threadpool
-        value = pool.apply(_read_here, (wanted.namespace, wanted.files, users))
+        value = pool.apply(_read_here, (wanted.namespace, wanted.files, mark))
         return parse_found(value)
-    found: Found = on.get_fact(NetworkState, agent(on), wanted.namespace, wanted.files, users)
+    found: Found = on.get_fact(NetworkState, agent(on), wanted.namespace, wanted.files, mark)
     return found
 
 
-def _read_here(namespace: str | None, files: tuple[str, ...], users: bool) -> Any:
-    return reader.read(namespace, list(files), users=users, links=links_by_netlink)
+def _read_here(namespace: str | None, files: tuple[str, ...], leaving: str) -> Any:
+    return reader.read(namespace, list(files), leaving=leaving, links=links_by_netlink)
 
 
 def links_by_netlink() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from umlaan.model.host import LabHost
 from umlaan.model.node import Node
 from umlaan.operations.common import LabCommand, carrier, fail, lab, why
 from umlaan.plan.network import Change, shared_changes, tap_changes
-from umlaan.plan.network_down import down_changes, in_use, namespace_stays
+from umlaan.plan.network_down import down_changes, in_use, namespaces_that_stay
 from umlaan.plan.network_files import boot_changes, hosts_changes, keep_off_changes
 from umlaan.plan.network_refusals import refusals, tap_refusals
 from umlaan.plan.network_state import Wanted, wanted_of
@@ -106,12 +106,11 @@ def down(host: LabHost) -> Commands:
         network.down(name="Network away", host=lab_host())
     """
     wanted = wanted_on(host)
-    found = found_network(carrier(), wanted, users=True)
+    found = found_network(carrier(), wanted, leaving=True)
     used = in_use(wanted, found)
     if used:
         yield from fail("\n".join(used))
         return
-    stays = namespace_stays(wanted, found)
-    if stays:
+    for stays in namespaces_that_stay(wanted, found):
         logger.warning(f"{context_host.print_prefix}{stays}")
     yield from _make(down_changes(wanted, found))

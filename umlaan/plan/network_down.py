@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from umlaan.plan.network import Change, ip_words
-from umlaan.plan.network_files import files_down
-from umlaan.plan.network_state import Found, Wanted
+from umlaan.plan.network_files import files_down, names_away
+from umlaan.plan.network_state import Found, User, Wanted
 
 # What the kernel itself puts into each new namespace, where it has these drivers.
 _FALLBACK_KINDS = ("sit", "ipip", "gre", "gretap", "erspan", "ip6tnl", "ip6gre", "vti", "vti6")
@@ -27,14 +27,28 @@ def in_use(wanted: Wanted, found: Found) -> list[str]:
     """Why the network cannot go yet: taps of ours that someone holds open."""
     lines = []
     for name in own_links(wanted, found):
-        users = [str(user) for user in found.users if name in user.taps]
+        users = tuple(user for user in found.users if name in user.taps)
         if users:
-            lines.append(f"tap {name} is held by {', '.join(users)}: stop it first")
+            lines.append(f"tap {name} is held by {_who(users)}: stop it first")
     return lines
 
 
-def namespace_stays(wanted: Wanted, found: Found) -> str | None:
-    """Why a namespace of ours is left where it is; None if it may go, or is not ours."""
+def _who(users: tuple[User, ...]) -> str:
+    return ", ".join(str(user) for user in users[:3]) + (", …" if len(users) > 3 else "")
+
+
+def namespaces_that_stay(wanted: Wanted, found: Found) -> list[str]:
+    """Which namespaces of ours are left where they are, and why."""
+    lines = [
+        f"network namespace {name}, which the lab had before, stays: in use by {_who(users)}"
+        for name, users in found.elsewhere.items()
+        if users
+    ]
+    stays = _namespace_stays(wanted, found)
+    return [*lines, stays] if stays else lines
+
+
+def _namespace_stays(wanted: Wanted, found: Found) -> str | None:
     if not _own_namespace(wanted, found):
         return None
     own = own_links(wanted, found)
@@ -44,8 +58,7 @@ def namespace_stays(wanted: Wanted, found: Found) -> str | None:
         if link.name not in (*own, "lo") and link.kind not in _FALLBACK_KINDS
     ]
     if found.users:
-        who = ", ".join(str(user) for user in found.users[:5])
-        return f"network namespace {wanted.namespace} stays: in use by {who}"
+        return f"network namespace {wanted.namespace} stays: in use by {_who(found.users)}"
     if others:
         names = ", ".join(others)
         return f"network namespace {wanted.namespace} stays: {names} in it is not umlaan's"
@@ -64,7 +77,7 @@ def down_changes(wanted: Wanted, found: Found) -> list[Change]:
     if name and found.namespace == "broken":
         reason = f"network namespace {name}: remove, its name leads nowhere"
         changes.append(Change(reason, (("ip", "netns", "delete", name),)))
-    elif name and _own_namespace(wanted, found) and namespace_stays(wanted, found) is None:
+    elif name and _own_namespace(wanted, found) and _namespace_stays(wanted, found) is None:
         own = ", ".join(own_links(wanted, found))
         reason = f"network namespace {name}: remove" + (f", with {own}" if own else "")
         changes.append(Change(reason, (("ip", "netns", "delete", name),)))
@@ -72,4 +85,12 @@ def down_changes(wanted: Wanted, found: Found) -> list[Change]:
         for link in own_links(wanted, found):
             command = ip_words(wanted, "link", "del", link)
             changes.append(Change(f"link {link}: remove", (command,)))
+    changes += [
+        Change(
+            f"network namespace {name}: remove, the lab had it before",
+            (("ip", "netns", "delete", name), *names_away(name)),
+        )
+        for name, users in found.elsewhere.items()
+        if not users
+    ]
     return [*changes, *files_down(wanted, found)]

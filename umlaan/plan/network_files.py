@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from umlaan.agent.blocks import lines_of, with_block, without
@@ -146,17 +145,23 @@ def files_down(wanted: Wanted, found: Found) -> Iterator[Change]:
         yield Change(f"{wanted.script}: remove", (("rm", "-f", wanted.script),))
 
 
+def names_away(namespace: str) -> tuple[Words, ...]:
+    """Remove a namespace's own hosts file, and its folder where nothing else is in it."""
+    folder = f"/etc/netns/{namespace}"
+    return (
+        ("rm", "-f", f"{folder}/hosts"),
+        ("sh", "-c", f"rmdir {folder} 2>/dev/null || true"),
+    )
+
+
 def _hosts_down(wanted: Wanted, found: Found) -> Iterator[Change]:
     path = wanted.hosts_file
     now = found.files.get(path)
     if now is None:
         return
     if now.startswith(_header(wanted)):
-        folder = os.path.dirname(path)
-        yield Change(
-            f"{path}: remove",
-            (("rm", "-f", path), ("rmdir", "--ignore-fail-on-non-empty", folder)),
-        )
+        assert wanted.namespace is not None
+        yield Change(f"{path}: remove", names_away(wanted.namespace))
     elif without(now, wanted.mark) != now:
         text = without(now, wanted.mark)
         yield Change(f"{path}: take the lab's nodes out", (_put(path, text),))

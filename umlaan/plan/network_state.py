@@ -60,6 +60,7 @@ class Found:
     managers: frozenset[str] = frozenset()
     ssh: tuple[str, str] | None = None
     users: tuple[User, ...] = ()
+    elsewhere: dict[str, tuple[User, ...]] = field(default_factory=dict)
 
     @property
     def ssh_link(self) -> str | None:
@@ -90,8 +91,13 @@ def parse_found(value: dict[str, Any]) -> Found:
         files=dict(value["files"]),
         managers=frozenset(value["managers"]),
         ssh=(str(ssh[0]), str(ssh[1])) if ssh else None,
-        users=tuple(User(u["pid"], u["command"], tuple(u["taps"])) for u in value.get("users", [])),
+        users=_users(value.get("users", [])),
+        elsewhere={row["name"]: _users(row["users"]) for row in value.get("elsewhere", [])},
     )
+
+
+def _users(rows: list[dict[str, Any]]) -> tuple[User, ...]:
+    return tuple(User(row["pid"], row["command"], tuple(row["taps"])) for row in rows)
 
 
 def _link(row: dict[str, Any], tx: dict[str, bool]) -> Link:
