@@ -25,6 +25,11 @@ def is_uml(host: Host) -> bool:
     return bool(host.name.startswith("@uml/"))
 
 
+def is_builder(host: Host) -> bool:
+    """True for a machine that only builds for others: one of the inventory's group builder."""
+    return "builder" in host.groups
+
+
 def own_data(host: Host) -> dict[str, Any]:
     """The host's data without what is pyinfra's own, in pyinfra's order of precedence."""
     data: dict[str, Any] = host.data.dict()
@@ -46,7 +51,7 @@ def load(state: State) -> Lab:
             "set node_count in inventory.py"
         )
     hosts = list(state.inventory)
-    rows = [HostData(name=h.name, is_uml=is_uml(h), data=own_data(h)) for h in hosts]
+    rows = [HostData(h.name, is_uml(h), own_data(h), is_builder(h)) for h in hosts]
     by_name = {h.name: h for h in hosts}
 
     def locate(host: str, key: str) -> str:

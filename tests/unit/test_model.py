@@ -93,7 +93,7 @@ def test_a_kernels_id_follows_its_data() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"netwrk": {}}, "netwrk: unknown key; allowed: cache_dir"),
+    ({"netwrk": {}}, "netwrk: unknown key; allowed: builder, cache_dir"),
     ({"network": {"brigde": "br0"}}, "network.brigde: unknown key; allowed: address, bridge"),
     ({"network": {"bridge": "a b"}}, "network.bridge: String should match"),
     ({"network": {"address": "192.168.1.10/33"}}, "network.address:"),

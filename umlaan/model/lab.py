@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from umlaan.model.base import AbsPath, DataError, Model, NameStr, with_dotted
 from umlaan.model.dvs import Dvs
 from umlaan.model.host import LabHost
+from umlaan.model.hostkernel import Builder, HostBoot, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.model.network import Network
 from umlaan.model.node import Node, NodeSettings
@@ -26,6 +27,8 @@ class Settings(Model):
     network: Network = Network()
     kernel: Kernel = Kernel()
     host_kernel: Kernel | None = None
+    host_boot: HostBoot = HostBoot()
+    host_modules: tuple[HostModule, ...] = ()
     dvs: Dvs | None = Dvs()
     root: Root = Root()
     node: NodeSettings = NodeSettings()
@@ -33,6 +36,7 @@ class Settings(Model):
     reboot: Literal["never", "when_needed"] = "never"
     number: int | None = Field(None, ge=0, le=31, description="this host's node number")
     lab_host: str | None = Field(None, description="which lab host carries this node")
+    builder: str | None = Field(None, description="host of the group builder; default its first")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class HostData:
     name: str
     is_uml: bool
     data: dict[str, Any] = field(default_factory=dict)
+    is_builder: bool = False
 
 
 Locate = Callable[[str, str], str]
@@ -110,6 +115,12 @@ class Lab(Model):
     nodes: tuple[Node, ...]
     host_settings: dict[str, Settings]
     node_settings: dict[int, Settings]
+    builders: tuple[Builder, ...] = ()
+
+    def builder(self, host: str) -> Builder | None:
+        """The machine that builds for a lab host; None where the lab host builds itself."""
+        wanted = self.host_settings[host].builder
+        return next((b for b in self.builders if wanted in (None, b.name)), None)
 
     def host(self, name: str) -> LabHost:
         """The lab host of that pyinfra name. KeyError if none."""
@@ -158,10 +169,16 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
 
     hosts = tuple(
         _lab_host(row.name, settings[row.name], first=index == 0)
-        for index, row in enumerate(r for r in rows if not r.is_uml)
+        for index, row in enumerate(r for r in rows if not r.is_uml and not r.is_builder)
     )
     if not hosts:
         raise DataError("inventory.py: no lab host; node0 = ['@local'] is the smallest one")
+    builders = tuple(
+        Builder(name=row.name, cache_dir=settings[row.name].cache_dir)
+        for row in rows
+        if row.is_builder
+    )
+    _check_builders(hosts, settings, builders, locate)
     nodes = []
     for row in rows:
         if row.is_uml:
@@ -173,9 +190,24 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
         nodes=tuple(nodes),
         host_settings={h.name: settings[h.name] for h in hosts},
         node_settings={n.number: settings[f"@uml/{n.name}"] for n in nodes},
+        builders=builders,
     )
     _check_clashes(lab, locate)
     return lab
+
+
+def _check_builders(
+    hosts: tuple[LabHost, ...],
+    settings: dict[str, Settings],
+    builders: tuple[Builder, ...],
+    locate: Locate,
+) -> None:
+    known = ", ".join(b.name for b in builders) or "none; inventory.py has no group builder"
+    for host in hosts:
+        wanted = settings[host.name].builder
+        if wanted is not None and all(b.name != wanted for b in builders):
+            place = locate(host.name, "builder")
+            raise DataError(f"{place}: builder: {wanted!r} is no builder; allowed: {known}")
 
 
 def _own_namespace(settings: Settings) -> Settings:

@@ -1,0 +1,72 @@
+"""The lab host's own kernel: how it is booted, and the modules that are built against it."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from umlaan.model.base import AbsPath, EnvName, Model, NameStr, OneLine
+
+
+class HostBoot(Model):
+    """Procedure: "update-initramfs -c -k 4.9.88; update-grub", and a boot that can go wrong.
+
+    The parameters belong to the new kernel's entry alone: the old kernel's stays as it is.
+    """
+
+    parameters: tuple[OneLine, ...] = Field(
+        (), description="kernel parameters, for example net.ifnames=0"
+    )
+    initramfs: bool = True
+    checks: tuple[OneLine, ...] = Field(
+        (), description="shell commands on the booted machine; the kernel stays only if all pass"
+    )
+    timeout: int = Field(600, ge=30, le=7200, description="seconds until the machine must be back")
+    panic: int = Field(10, ge=1, le=600, description="seconds from a panic to the next boot")
+
+    @field_validator("parameters")
+    @classmethod
+    def _no_blank(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if not word or any(c.isspace() or c in "'\"\\`$" for c in word):
+                raise ValueError(f"{word!r}: one parameter each, without blanks and quotes")
+        return value
+
+
+class HostModule(Model):
+    """A module outside the tree, built against the host kernel; dvk.ko of the procedure is one.
+
+    Names filled in: {kernel} the kernel's build folder, {dir} the module's; in tests and places
+    {ko} the built file, {release} the kernel's, {dvs} the ioctl copy of the DVS, {state_dir}.
+    """
+
+    name: NameStr = Field(..., description="the module's file without .ko, _ written as -")
+    source: OneLine = Field(
+        ..., description="directory, or kernel:DIR for one inside the kernel's own tree"
+    )
+    targets: tuple[OneLine, ...] = ("modules",)
+    variables: dict[EnvName, OneLine] = Field(default_factory=lambda: {"KERNELDIR": "{kernel}"})
+    tests: tuple[OneLine, ...] = Field(
+        (), description="host-local tests on the running host kernel, before it is placed"
+    )
+    places: tuple[OneLine, ...] = Field(
+        ("/lib/modules/{release}/extra/{file}",), description="where the tested file is put"
+    )
+
+    @property
+    def file(self) -> str:
+        """The file that the build leaves: dvk.ko."""
+        return f"{self.name.replace('-', '_')}.ko"
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str) -> str:
+        if value.startswith("kernel:") and not value[7:].lstrip("/"):
+            raise ValueError("kernel: needs a folder of the tree, for example kernel:ipc/dvk-mod")
+        return value
+
+
+class Builder(Model):
+    """A machine of the inventory's group builder: what is built for a lab host is built there."""
+
+    name: OneLine = Field(..., description="pyinfra's name of the host")
+    cache_dir: AbsPath
