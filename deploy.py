@@ -10,6 +10,7 @@ from pyinfra.context import host
 
 from tasks import access, dvs, guest, kernel, launch, network, preflight, root, toolchain, verify
 from umlaan.inventory import is_uml
+from umlaan.operations import carried
 from umlaan.run import begin
 
 begin()
@@ -21,11 +22,14 @@ if not is_uml(host):
     dvs.build()
     root.base()
     access.keys()
-    network.connect()
+    network.bridge()
+
+# Shared by all hosts: what stands above is done on every lab host before a node begins.
+carried.ready(name="Lab hosts are ready")
 
 if is_uml(host):
     root.install()
-    network.connect()
+    network.tap()
     guest.identity()
     guest.dvs_tree()
     launch.launch()

@@ -12,6 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,15 @@ def begin(asked: Verdict = "up") -> Run:
 
     DeployError, one line a fault, on bad data or when another run is at work: nothing has run yet.
     """
-    state: State = ctx_state.get()
+    # deploy.py is executed for each host at once, and taking the lab's lock gives way to others.
+    with _begin_once:
+        return _begin(ctx_state.get(), asked)
+
+
+_begin_once = threading.Lock()
+
+
+def _begin(state: State, asked: Verdict) -> Run:
     known = getattr(state, "umlaan_run", None)
     if isinstance(known, Run):
         return known
