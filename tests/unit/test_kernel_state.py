@@ -234,7 +234,7 @@ def test_a_ready_binary_is_asked_what_it_is(tmp_path: Path) -> None:
     assert plan.reasons(found) == []
     assert (Path(spec["dir"]) / "config").read_text() == "CONFIG_UML_NET_VECTOR=y\n"
     binary.write_text("#!/bin/sh\nexit 3\n")
-    assert plan.reasons(state(spec)) == [f"UML kernel: rebuild, source changed: {binary}"]
+    assert plan.reasons(state(spec)) == [f"UML kernel: take anew, source changed: {binary}"]
     with pytest.raises(BuildError, match="no UML kernel that runs here"):
         kernel_build.converge(spec, 1)
     assert (Path(spec["dir"]) / "linux").exists(), "what was there stays"

@@ -6,6 +6,7 @@ it can be interrupted at any point; the next run goes on. Runs under a lock on t
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -224,6 +225,9 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
     os.makedirs(beside)
     if spec["ready"]:
         made = ready.describe(found["identity"])
+        folder, made["modules"] = made["modules"], None
+        if folder and spec["modules"]:
+            kmodules.pack(folder, cache, made, beside)
         shutil.copyfile(found["identity"]["file"], f"{beside}/linux")
         config = made["config"].encode()
     else:
@@ -237,6 +241,7 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
         image = "linux"
         if spec["arch"] != "um":
             image = make.chamber.ask([*make.words, "-s", "image_name"]).splitlines()[-1]
+        if spec["arch"] != "um" or spec["modules"]:
             kmodules.staged(spec, make, out, made, beside)
         shutil.copyfile(f"{out}/{image}", f"{beside}/linux")
         config = _read(f"{out}/.config")
@@ -252,6 +257,9 @@ def place(folder: str, target: str) -> None:
     there = read_json(f"{target}/stamp.json")
     if there is not None:
         os.unlink(f"{target}/stamp.json")
+        for name in set(there.get("extra", ())) - set(stamp.get("extra", ())):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{target}/{name}")
     for name in ("linux", "config", *stamp.get("extra", ())):
         beside = f"{target}/{name}.new"
         if os.path.isdir(f"{folder}/{name}"):

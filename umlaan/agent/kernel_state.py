@@ -144,6 +144,7 @@ def gather(spec: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         "recipe": RECIPE,
         "source": {k: identity[k] for k in ("label", "hash", "version")},
+        "modules": spec["modules"],
     }
     tools: dict[str, str] | None = None
     if not spec["ready"]:
@@ -155,7 +156,6 @@ def gather(spec: dict[str, Any]) -> dict[str, Any]:
             "base": _base(spec, faults),
             "options": spec["options"],
             "make": spec["make"],
-            "modules": spec["modules"],
             "toolchain": {"label": tools["label"], "id": tools["id"]} if tools else None,
             "fixes": None,
         }

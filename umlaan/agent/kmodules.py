@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from umlaan.agent import dvstar, index
-from umlaan.agent.chamber import OUT
+from umlaan.agent.chamber import OUT, say
 
 if TYPE_CHECKING:
     from umlaan.agent.kernel_build import Make
@@ -34,19 +34,24 @@ def own_release(spec: dict[str, Any], key: str) -> list[str]:
 
 def staged(spec: dict[str, Any], make: Make, out: str, made: dict[str, Any], beside: str) -> None:
     """Put System.map and the packed modules beside the image and name them in made["extra"]."""
-    made["extra"] = extra = ["System.map"]
+    made["extra"] = ["System.map"]
     shutil.copyfile(f"{out}/System.map", f"{beside}/System.map")
     if made["options"].get("MODULES") != "y":
         return
     stage = f"{out}/.umlaan-modules"
     shutil.rmtree(stage, ignore_errors=True)
     make.run(f"INSTALL_MOD_PATH={OUT}/.umlaan-modules", "INSTALL_MOD_STRIP=1", "modules_install")
-    folder = f"{stage}/lib/modules/{made['release']}"
+    pack(f"{stage}/lib/modules/{made['release']}", spec["cache"], made, beside)
+    shutil.rmtree(stage)
+
+
+def pack(folder: str, cache: str, made: dict[str, Any], beside: str) -> None:
+    """Pack a folder of modules as RELEASE/…, to be unpacked in /lib/modules; made names it."""
+    say(f"pack the modules of {made['release']}")
+    rows = index.manifest(folder, frozenset(), cache)
     for name in _LINKS:
         if os.path.islink(f"{folder}/{name}"):
-            os.unlink(f"{folder}/{name}")
-    rows = index.manifest(folder, frozenset(), spec["cache"])
+            rows.pop(name, None)
     dvstar.write_tarball(folder, rows, f"{beside}/{PACKED}", made["release"])
-    shutil.rmtree(stage)
     made["modules"] = PACKED
-    extra.append(PACKED)
+    made["extra"] = [*made.get("extra", []), PACKED]

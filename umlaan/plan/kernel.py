@@ -55,12 +55,13 @@ def spec(
 
 def reasons(found: dict[str, Any]) -> list[str]:
     """Why the kernel must be built or brought again; empty where nothing differs."""
-    verb = "take from the cache" if found["cached"] else "build"
+    ready = "options" not in found["inputs"]
+    verb = "take from the cache" if found["cached"] else "take" if ready else "build"
     stamp = found["stamp"]
     previous = stamp or found["previous"]
     if previous is None:
         return [f"UML kernel: {verb}, {found['inputs']['source']['label']}: none there yet"]
-    again = "take from the cache" if found["cached"] else "rebuild"
+    again = "take from the cache" if found["cached"] else "take anew" if ready else "rebuild"
     rows = differences(previous["inputs"], found["inputs"])
     if rows:
         more = f" and {len(rows) - _MOST} more changes" if len(rows) > _MOST else ""
@@ -68,7 +69,7 @@ def reasons(found: dict[str, Any]) -> list[str]:
     if stamp is None:
         return [f"UML kernel: {verb}, as another one here but with a name of its own"]
     if found["artifact"] != "ok":
-        how = "restore from the cache" if found["cached"] else "rebuild"
+        how = "restore from the cache" if found["cached"] else again
         return [f"UML kernel: {how}, {found['artifact']}"]
     return []
 
