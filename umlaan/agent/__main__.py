@@ -13,6 +13,7 @@ VERBS = {
     "mconsole": "mconsole",
     "connect": "reach",
     "console": "console",
+    "outward": "outward",
     "root-run": "chroot",
     "run": "run",
     "hash": "index",

@@ -51,7 +51,7 @@ def members(node: Row, record: Row | None) -> list[proc.Process]:
     if record and record.get("boot_id") == proc.boot_id():
         known = {one.pid for one in found}
         # Behind nsenter the UML makes itself a session of its own.
-        sessions = {record.get("group"), record.get("pid")} - {None}
+        sessions = {int(record[key]) for key in ("group", "pid") if record.get(key)}
         strays = proc.in_session(sessions, rootlock.lock_path(node["root"])) if sessions else []
         found += [one for one in strays if one.pid not in known]
     return found
