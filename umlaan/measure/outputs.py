@@ -24,7 +24,8 @@ _COPIES = re.compile(
 )
 _BYTES = re.compile(r"total_bytes = (?P<bytes>-?\d+)")
 _THROUGHPUT = re.compile(rf"Throug?hput = (?P<rate>{_NUMBER}) \[bytes/s\]")
-_ERROR = re.compile(r"^.*(?:ERROR:? |BIND ERROR).*$", re.MULTILINE)
+_ERROR = re.compile(r"^.*(?:\bERROR:? |\berror=-?[1-9]).*$", re.MULTILINE)
+_BUFFER = re.compile(r"^buffer = (?P<bytes>\d+)$", re.MULTILINE)
 # t_total and each end are rounded to 0.01 s; the sum of three such roundings.
 _ROUNDING_S = 0.016
 
@@ -108,6 +109,12 @@ def m3ftpd_log(text: str, size: int) -> Transfer:
     seconds = done / rate
     _agree(total, seconds)
     return Transfer(done, seconds)
+
+
+def m3ftp_buffer(text: str) -> int | None:
+    """The buffer that m3ftp says it took, bytes; None where it does not say (the real DVS's)."""
+    found = _BUFFER.search(text)
+    return int(found["bytes"]) if found else None
 
 
 _PING_COUNT = re.compile(r"(?P<sent>\d+) packets transmitted, (?P<got>\d+)(?: packets)? received")

@@ -26,9 +26,11 @@ _NAMES = _ENDS | {"size", "count", "children", "buffer", "remote_file", "local_f
 class MeasurePrograms(Model):
     """The procedure's section "REALIZAR PRUEBAS …" as templates.
 
-    Each runs in its own directory under the DVS tree (a program finds its library by a relative
-    path). Names: {dcid} {dest} {state} {node} {remote} (node numbers of this and the other side)
-    {size} {count} {children} {buffer} {server_ep} {client_ep} {remote_file} {local_file}.
+    The defaults are the sample tree's, which are the procedure's plus two variables. The real DVS
+    takes loop_nodes (0, 1) and a buffer command. Each program runs in its own directory under the
+    tree (it finds its library by a relative path). Names: {dcid} {dest} {state} {node} {remote}
+    (node numbers of this and the other side) {size} {count} {children} {buffer} {server_ep}
+    {client_ep} {remote_file} {local_file}.
     """
 
     loop_dir: OneLine = "dvk-proxies/test"
@@ -53,10 +55,14 @@ class MeasurePrograms(Model):
         description="exits 0 once the server has bound its endpoint",
     )
     buffer: OneLine | None = Field(
-        "sed -n 's/^max_copy_len=//p' {state}/info",
-        description="prints the m3ftp buffer that is in force, bytes; None where {buffer} sets it",
+        None,
+        description="prints the m3ftp buffer in force, bytes; None where {buffer} sets it and "
+        "m3ftp prints what it took",
     )
-    environment: dict[EnvName, OneLine] = Field(default_factory=dict)
+    environment: dict[EnvName, OneLine] = Field(
+        default_factory=lambda: {"DVS_RMTNODE": "{remote}", "M3FTP_BUFFER": "{buffer}"},
+        description="left out where a name in it has no value for the test",
+    )
 
     @field_validator("*")
     @classmethod

@@ -1,0 +1,292 @@
+"""Where a measured program runs: in a network namespace of this machine, or behind ssh.
+
+Both speak sh, so that one small set of scripts starts, waits for and ends programs on either.
+What a program prints goes to a file on its own side and is fetched after it ended: nothing of the
+measuring crosses the network while something is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+# Enough for every line that a parser reads; a program under debug prints megabytes before them.
+TAIL_BYTES = 65_536
+
+
+class SideError(Exception):
+    """The side itself cannot be used (unreachable, no shell): names it and says what it said."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that was run: its exit code and output (both streams), and how it ended."""
+
+    code: int
+    output: str
+    seconds: float
+    timed_out: bool = False
+    ended: bool = True
+
+    @property
+    def last_line(self) -> str:
+        """The last line that says something."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return lines[-1][:200] if lines else "no output"
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A program that was started on a side: its process group, and its folder of files there.
+
+    waited is how waiting for it ended: 0 ready, 3 it ended before, 4 the deadline came first.
+    """
+
+    group: int
+    folder: str
+    waited: int = 0
+
+
+class Side(Protocol):
+    """What a runner asks of the place where a program runs."""
+
+    @property
+    def name(self) -> str:
+        """For messages: node1."""
+        ...
+
+    def run(self, script: str, timeout: float) -> Done:
+        """Run a script of sh to its end, killed after timeout seconds. SideError if it cannot."""
+        ...
+
+    def start(
+        self, script: str, lifetime: float, ready: str = "true", timeout: float = 5
+    ) -> Handle:
+        """Start a script in a session of its own and wait until ready exits 0.
+
+        It is killed after lifetime seconds, whatever becomes of who started it.
+        """
+        ...
+
+    def wait_until(self, handle: Handle, ready: str, timeout: float, then: str = "true") -> Done:
+        """Until ready exits 0: code 0 and then's output; 3 if the program ended before, 4 late."""
+        ...
+
+    def finish(self, handle: Handle, timeout: float) -> Done:
+        """Until the program ends by itself, or end it with its whole group at the deadline.
+
+        Its code and output; timed_out where it had to be ended. Its files are removed.
+        """
+        ...
+
+
+class ShellSide:
+    """A side that runs scripts of sh through a command line of its own."""
+
+    def __init__(self, name: str, prefix: Sequence[str]) -> None:
+        self.name = name
+        self._prefix = tuple(prefix)
+
+    def _argv(self, script: str, timeout: float) -> list[str]:
+        return [*self._prefix, "timeout", "-k", "2", f"{timeout:.1f}", "sh", "-c", script]
+
+    def run(self, script: str, timeout: float) -> Done:
+        """Run a script to its end; see Side."""
+        begin = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                self._argv(script, timeout),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SideError(f"{self.name}: {self._prefix[0]}: {error.strerror}") from None
+        try:
+            # The far end's own timeout comes first; this one is for an end that hangs.
+            data, _ = process.communicate(timeout=timeout + 15)
+        except subprocess.TimeoutExpired:
+            _end_group(process)
+            return Done(137, "", time.monotonic() - begin, timed_out=True, ended=False)
+        except BaseException:
+            _end_group(process)
+            raise
+        seconds = time.monotonic() - begin
+        output = data.decode(errors="replace")
+        code = process.returncode
+        self._check(code, output)
+        return Done(code, output, seconds, timed_out=code in (124, 137) and seconds >= timeout)
+
+    def _check(self, code: int, output: str) -> None:
+        """SideError where the code is the transport's own and not the script's."""
+
+    def start(
+        self, script: str, lifetime: float, ready: str = "true", timeout: float = 5
+    ) -> Handle:
+        """Start a script in a session of its own and wait; see Side."""
+        # The trap lets this shell outlive the program's end by a signal and write down its code.
+        watchdog = "trap 'kill $s' TERM; sleep \"$2\" & s=$!; wait $s && kill -KILL 0; wait"
+        inner = (
+            f'trap : TERM; ( {watchdog} ) & w=$!; sh -c "$1"; '
+            'echo $? >"$0/code.new"; mv "$0/code.new" "$0/code"; kill $w; wait'
+        )
+        outer = (
+            "d=$(mktemp -d /tmp/umlaan-measure.XXXXXX) || exit 1; "
+            f"setsid sh -c {shlex.quote(inner)} "
+            f'"$d" {shlex.quote(script)} {lifetime:.0f} >"$d/out" 2>&1 </dev/null & '
+            f"p=$!; ( {_until(ready, '$p', '$d', timeout)} ); "
+            'echo "started $p $d $?"'
+        )
+        done = self.run(outer, timeout + 30)
+        words = done.last_line.split()
+        if done.code or len(words) != 4 or words[0] != "started":
+            raise SideError(f"{self.name}: cannot start a program: {done.last_line}")
+        return Handle(int(words[1]), words[2], int(words[3]))
+
+    def wait_until(self, handle: Handle, ready: str, timeout: float, then: str = "true") -> Done:
+        """Until ready exits 0; see Side."""
+        wait = _until(ready, str(handle.group), handle.folder, timeout)
+        return self.run(f"( {wait} ) || exit; {then}", timeout + 30)
+
+    def finish(self, handle: Handle, timeout: float) -> Done:
+        """Until the program ends by itself, or end it; see Side."""
+        ended = _ended(str(handle.group), handle.folder)
+        # Members of its group that clean up after themselves get a second for it.
+        script = (
+            f"if ( {_polled(f'{ended} && exit 0;', timeout)} ); then echo itself; "
+            f"else echo stopped; kill -TERM -{handle.group} 2>/dev/null; "
+            f"( {_polled(f'{ended} && exit 0;', 3)} ); fi; "
+            f"( {_polled(f'{_empty(handle.group)} && exit 0;', 1)} ) || "
+            f"kill -KILL -{handle.group} 2>/dev/null; "
+            f"cat {handle.folder}/code 2>/dev/null || echo 137; "
+            f"tail -c {TAIL_BYTES} {handle.folder}/out; rm -rf {handle.folder}"
+        )
+        done = self.run(script, timeout + 40)
+        how, code, output = (done.output.split("\n", 2) + ["", ""])[:3]
+        stopped = how == "stopped"
+        return Done(int(code) if code.isdigit() else 137, output, done.seconds, timed_out=stopped)
+
+    def close(self) -> None:
+        """Give back what the side holds; it must not be used afterwards."""
+
+
+class LocalSide(ShellSide):
+    """This machine, in a network namespace of it if one is named (else as it is)."""
+
+    def __init__(self, name: str, namespace: str | None = None) -> None:
+        super().__init__(name, ["ip", "netns", "exec", namespace] if namespace else ["env"])
+
+
+class SshSide(ShellSide):
+    """A machine behind ssh, a UML guest above all; its one connection is kept for the whole run.
+
+    ssh is the command with its options (key, known hosts); namespace is where on this machine the
+    far one can be reached from; control is where the socket of the kept connection goes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        ssh: Sequence[str] = ("ssh",),
+        namespace: str | None = None,
+        control: str | None = None,
+    ) -> None:
+        inside = ["ip", "netns", "exec", namespace] if namespace else []
+        self._control = control
+        shared = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
+        if control:
+            shared += ["-o", f"ControlPath={control}"]
+        self._base = [*inside, *ssh, *shared]
+        self._target = target
+        self._master: subprocess.Popen[bytes] | None = None
+        super().__init__(name, [*self._base, target, "--"])
+
+    def run(self, script: str, timeout: float) -> Done:
+        """Run a script behind ssh; the first one opens the kept connection. See Side."""
+        if self._control and (self._master is None or self._master.poll() is not None):
+            self._open(self._control)
+        return super().run(script, timeout)
+
+    def _open(self, control: str) -> None:
+        """A process of its own holds the connection: one that forks would hold our pipes too."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(control)
+        deadline = time.monotonic() + 20
+        with tempfile.TemporaryFile() as log:
+            self._master = subprocess.Popen(
+                [*self._base, "-M", "-N", self._target],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+            while not os.path.exists(control):
+                if self._master.poll() is not None or time.monotonic() > deadline:
+                    _end_group(self._master)
+                    log.seek(0)
+                    self._check(255, log.read().decode(errors="replace"))
+                time.sleep(0.02)
+
+    def _argv(self, script: str, timeout: float) -> list[str]:
+        words = ["timeout", "-k", "2", f"{timeout:.1f}", "sh", "-c", script]
+        return [*self._prefix, shlex.join(words)]
+
+    def _check(self, code: int, output: str) -> None:
+        if code == 255:
+            lines = [line.strip() for line in output.splitlines() if line.strip()]
+            raise SideError(f"{self.name}: ssh: {lines[-1][:200] if lines else 'no answer'}")
+
+    def close(self) -> None:
+        """End the kept connection."""
+        if self._master:
+            self._master.terminate()
+            try:
+                self._master.wait(5)
+            except subprocess.TimeoutExpired:
+                _end_group(self._master)
+            self._master = None
+
+
+def _ended(group: str, folder: str) -> str:
+    """True once the program is over, be it that nobody could write down how (kill -9, zombie)."""
+    return (
+        f"{{ [ -e {folder}/code ] || "
+        f"! grep -q '^State:[[:space:]]*[^ZX[:space:]]' /proc/{group}/status 2>/dev/null; }}"
+    )
+
+
+def _empty(group: int) -> str:
+    """True where no process of the group lives; zombies that nobody reaps do not count."""
+    return (
+        f"cat /proc/[0-9]*/stat 2>/dev/null | awk -v g={group} "
+        "'{ sub(/^.*\\) /, \"\") } $3 == g && $1 !~ /[ZX]/ { n++ } END { exit n > 0 }'"
+    )
+
+
+def _until(ready: str, group: str, folder: str, timeout: float) -> str:
+    """Exits 0 once ready does, 3 where the program ended before, 4 at the deadline."""
+    return _polled(
+        f"( {ready} ) >/dev/null 2>&1 && exit 0; {_ended(group, folder)} && exit 3;", timeout
+    )
+
+
+def _polled(body: str, timeout: float) -> str:
+    """body again and again; it exits, or the deadline does with 4."""
+    deadline = f"u=$(( $(date +%s) + {round(timeout)} ))"
+    return f"{deadline}; while :; do {body} [ $(date +%s) -ge $u ] && exit 4; sleep 0.05; done"
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
