@@ -42,7 +42,9 @@ olddefconfig:
 linux: $(O)/linux
 $(O)/linux: $(OBJECTS) $(O)/.config
 	@echo '  LD      linux'
-	@cat $^ >$(O)/vmlinux && cp $(O)/vmlinux $@ && echo "$(KBUILD_BUILD_TIMESTAMP)" >>$@
+	@(printf '%s\\n' '#!/bin/sh' 'echo $(or $(SAYS),6.1.7-small); exit 0'; cat $^) >$(O)/vmlinux
+	@echo "$(KBUILD_BUILD_TIMESTAMP)" >>$(O)/vmlinux
+	@cp $(O)/vmlinux $@ && chmod +x $@
 $(O)/%.o: kernel/%.c
 	@echo '  CC      $*.o'
 	@sleep $(or $(SLOW),0)
@@ -208,6 +210,15 @@ def test_a_build_that_fails_keeps_the_kernel_that_was_there(tmp_path: Path, tree
     with pytest.raises(BuildError, match="make -j1 linux: exit code 2"):
         kernel_build.converge(spec, 1)
     assert hash_file(f"{spec['dir']}/linux") == first
+
+
+def test_a_kernel_that_does_not_run_here_is_not_taken(tmp_path: Path, tree: Path) -> None:
+    text = MAKEFILE.replace("'#!/bin/sh'", "'#!/lib/ld-nowhere.so.2'")
+    (tree / "Makefile").write_text(text)
+    spec = spec_of(tmp_path, str(tree))
+    with pytest.raises(BuildError, match="was built, but .*linux: its loader is not on this mach"):
+        kernel_build.converge(spec, 1)
+    assert not Path(spec["dir"], "linux").exists()
 
 
 def test_no_network_and_a_read_only_tree_in_the_chamber(tmp_path: Path, tree: Path) -> None:

@@ -42,6 +42,8 @@ def test_packages_follow_the_data() -> None:
     assert "gcc" not in needed
     old = toolchain.packages(lab(kernel={"subarch": "i386"}), "@local")
     assert "libc6-i386 [amd64]" in old
+    static = {"subarch": "i386", "options": {"STATIC_LINK": "y"}}
+    assert "libc6-i386 [amd64]" not in toolchain.packages(lab(kernel=static), "@local")
     url = {"source": {"url": "https://example.org/l.tar.xz", "sha256": "0" * 64}}
     assert "curl" in toolchain.packages(lab(kernel=url), "@local")
     host = toolchain.packages(lab(host_kernel={"arch": "x86_64"}), "@local")

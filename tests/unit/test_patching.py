@@ -112,7 +112,7 @@ def test_a_path_out_of_the_tree_is_refused(tree: Path) -> None:
 
 
 OLD_UM = {
-    "arch/um/os-Linux/file.c": "#include <sys/stat.h>\n#include <sys/un.h>\n",
+    "arch/um/os-Linux/file.c": "#include <sys/stat.h>\n#include <sys/un.h>\n\tmajor(dev);\n",
     "arch/um/os-Linux/signal.c": "{\n\tstruct ucontext *uc = p;\n}\n",
     "arch/x86/um/stub_segv.c": "#include <sysdep/stub.h>\n\tstruct ucontext *uc = p;\n",
     "arch/x86/um/shared/sysdep/ptrace_32.h": (

@@ -246,6 +246,8 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
         shutil.copyfile(f"{out}/{image}", f"{beside}/linux")
         config = _read(f"{out}/.config")
     os.chmod(f"{beside}/linux", 0o755)
+    if spec["arch"] == "um":
+        ready.runs(f"{beside}/linux")
     write_atomic(f"{beside}/config", config)
     return store(spec, found, made, beside)
 

@@ -109,7 +109,9 @@ class Scratch:
             path = f"{self.folder}/{edit['file']}"
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 before = file.read()
-            if edit.get("unless") and re.search(edit["unless"], before, re.M):
+            if "when" in edit and not re.search(edit["when"], before, re.M):
+                continue
+            if "unless" in edit and re.search(edit["unless"], before, re.M):
                 continue
             after = re.sub(edit["find"], edit["put"], before, flags=re.M)
             if after != before:

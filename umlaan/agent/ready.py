@@ -92,9 +92,27 @@ def describe(identity: source.Identity) -> dict[str, Any]:
     }
 
 
+def runs(path: str) -> None:
+    """BuildError, with the remedy, where a UML kernel that was just built does not run here."""
+    with open(path, "rb") as file:
+        head = file.read(5)
+    try:
+        _ask([path, "--version"])
+    except BuildError as error:
+        remedy = ""
+        if head == b"\x7fELF\x01":
+            remedy = (
+                "; a 32-bit kernel needs libc6-i386 here, or no library at all: "
+                'options = {"STATIC_LINK": "y"}'
+            )
+        raise BuildError(f"the kernel was built, but {error}{remedy}") from None
+
+
 def _ask(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    except FileNotFoundError:
+        raise BuildError(f"{command[0]}: its loader is not on this machine") from None
     except OSError as error:
         raise BuildError(f"{command[0]}: cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:

@@ -14,11 +14,12 @@ FIXES: tuple[dict[str, Any], ...] = (
         "name": "sysmacros",
         "why": "major() and makedev() come from <sys/sysmacros.h> since glibc 2.28",
         "since": "2.6.0",
-        "until": "4.14.0",
+        "until": "4.18.0",
         "glibc": "2.25",
         "edits": [
             {
                 "file": "arch/um/os-Linux/file.c",
+                "when": r"\bmajor\(",
                 "unless": r"<sys/sysmacros\.h>",
                 "find": r"^#include <sys/stat\.h>$",
                 "put": "#include <sys/stat.h>\n#include <sys/sysmacros.h>",
@@ -29,18 +30,18 @@ FIXES: tuple[dict[str, Any], ...] = (
         "name": "ucontext",
         "why": "struct ucontext is called ucontext_t only since glibc 2.26",
         "since": "2.6.0",
-        "until": "4.15.0",
+        "until": "4.18.0",
         "glibc": "2.26",
         "edits": [
             {
                 "file": "arch/um/os-Linux/signal.c",
-                "find": r"\bstruct ucontext \*",
-                "put": "ucontext_t *",
+                "find": r"\bstruct ucontext \*uc = p;",
+                "put": "ucontext_t *uc = p;",
             },
             {
                 "file": "arch/x86/um/stub_segv.c",
-                "find": r"\bstruct ucontext \*",
-                "put": "ucontext_t *",
+                "find": r"\bstruct ucontext \*uc = p;",
+                "put": "ucontext_t *uc = p;",
             },
             {
                 "file": "arch/x86/um/stub_segv.c",
@@ -54,7 +55,7 @@ FIXES: tuple[dict[str, Any], ...] = (
         "name": "ptrace-sysemu",
         "why": "glibc 2.27 defines PTRACE_SYSEMU as an enumerator; the kernel's macro breaks it",
         "since": "2.6.0",
-        "until": "4.16.0",
+        "until": "4.20.0",
         "glibc": "2.27",
         "edits": [
             {

@@ -45,11 +45,11 @@ def packages(lab: Lab, host: str) -> tuple[str, ...]:
 
 def _for_kernel(kernel: Kernel) -> set[str]:
     if kernel.source.ready:
-        return {RUN_32_BIT} if kernel.subarch == "i386" else set()
+        return {RUN_32_BIT} if _needs_32_bit(kernel) else set()
     needed = {"xz-utils"}
     if kernel.patches:
         needed.add("patch")
-    if kernel.arch == "um" and kernel.subarch == "i386":
+    if kernel.arch == "um" and _needs_32_bit(kernel):
         needed.add(RUN_32_BIT)
     if kernel.source.url:
         needed.add("curl")
@@ -58,6 +58,11 @@ def _for_kernel(kernel: Kernel) -> set[str]:
     else:
         needed.add("mmdebstrap")
     return needed
+
+
+def _needs_32_bit(kernel: Kernel) -> bool:
+    """A dynamic i386 linux needs i386's loader and C library; a static one needs nothing."""
+    return kernel.subarch == "i386" and kernel.options.get("STATIC_LINK") != "y"
 
 
 def build_root(toolchain: Toolchain, cache_dir: str) -> dict[str, Any] | None:
