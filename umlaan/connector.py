@@ -19,11 +19,12 @@ from pyinfra import logger
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import InventoryError
 from pyinfra.api.host import Host
-from pyinfra.api.output import echo
+from pyinfra.api.output import echo, format_text
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import (
     CommandOutput,
+    OutputLine,
     extract_control_arguments,
     make_unix_command_for_host,
 )
@@ -191,10 +192,8 @@ class UmlConnector(BaseConnector):
         last = next(iter(reversed(output.stderr_lines)), "")
         if way == "root":
             return last.startswith(MARK) and "is up" in last
-        # ssh's own failures; a command's exit code of 255 alone says nothing.
-        return last.startswith(("ssh:", "kex_exchange", "Connection closed", "mux_client")) or (
-            "Connection refused" in last or "Broken pipe" in last
-        )
+        # Only what ssh says before a command begins: one that had begun is never run twice.
+        return last.startswith(("ssh: connect to", "kex_exchange", "mux_client_request"))
 
     def _raise_if_refused(self, status: bool, output: CommandOutput) -> None:
         last = next(iter(reversed(output.stderr_lines)), "")
@@ -204,14 +203,20 @@ class UmlConnector(BaseConnector):
     def run_shell_command(
         self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
-        """Run a command in the node. OSError where its state is unknown or its root in use."""
+        """Run a command in the node; fails, saying so, where nothing can be known of it."""
         control = extract_control_arguments(arguments)  # type: ignore[arg-type]
         unix_command = make_unix_command_for_host(self.state, self.host, command, **arguments)
         logger.debug("--> Running on %s: %s", self.host.name, unix_command)
         if print_input:
             echo(f"{self.host.print_prefix}>>> {unix_command}", err=True)
-        status, output = self._run(unix_command.get_raw_value(), print_output, **control)
-        return status, output
+        try:
+            return self._run(unix_command.get_raw_value(), print_output, **control)
+        except OSError as error:
+            # Not raised: pyinfra would show the message on one line, with its newlines escaped.
+            lines = str(error).splitlines()
+            for line in lines if print_output else ():
+                echo(f"{self.host.print_prefix}{format_text(line, 'red')}", err=True)
+            return False, CommandOutput([OutputLine("stderr", line) for line in lines])
 
     def _parcel(self) -> str:
         """A path on the lab host for a file on its way, in a folder for root alone."""

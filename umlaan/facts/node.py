@@ -27,5 +27,7 @@ def node_rows(
     on: Host, lab: Lab, nodes: tuple[Node, ...], memory: bool = False, reach: bool = True
 ) -> dict[str, dict[str, Any]]:
     """The rows of nodes of one lab host, by name; empty if the lab host did not answer."""
+    if not on.connected:
+        on.connect(reason=f"to look at {', '.join(node.name for node in nodes)}")
     request = json.dumps(question(lab, nodes, memory, reach))
     return on.get_fact(NodeStates, agent(on), request) or {}
