@@ -31,8 +31,10 @@ def wanted_on(host: LabHost) -> Wanted:
 
 
 def _make(changes: list[Change]) -> Commands:
+    # All reasons first: pyinfra plans an operation only as far as its first command.
     for change in changes:
         why(change.reason)
+    for change in changes:
         yield LabCommand(change.shell(agent(carrier())))
 
 
