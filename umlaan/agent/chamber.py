@@ -53,13 +53,16 @@ class Chamber:
         stage = f"{self.cache}/chamber"
         root = self.root.rstrip("/")
         lines = [f"mount -t tmpfs -o mode=755,size=4m umlaan {shlex.quote(stage)}"]
-        for places, option in ((self.writable, ""), (self.read_only, "ro")):
-            for place, origin in places.items():
-                target = shlex.quote(stage + place.removeprefix(SRC))
-                lines.append(f"mkdir -p {target}")
-                lines.append(f"mount --bind {shlex.quote(origin)} {target}")
-                if option:
-                    lines.append(f"mount -o remount,bind,ro {target}")
+        places = [(p, o, False) for p, o in self.writable.items()]
+        places += [(p, o, True) for p, o in self.read_only.items()]
+        for place, origin, only_read in places:
+            # Elsewhere than below /usr/src only in a build root, which is ours to make folders in.
+            below = place.startswith(f"{SRC}/") or not root
+            target = shlex.quote(stage + place.removeprefix(SRC) if below else root + place)
+            lines.append(f"mkdir -p {target}")
+            lines.append(f"mount --bind {shlex.quote(origin)} {target}")
+            if only_read:
+                lines.append(f"mount -o remount,bind,ro {target}")
         lines.append(f"mkdir -p {shlex.quote(root + SRC)}")
         lines.append(f"mount --rbind {shlex.quote(stage)} {shlex.quote(root + SRC)}")
         environment = {
@@ -88,7 +91,8 @@ class Chamber:
         lines += ["cd /", f"exec {shlex.join(words)}"]
         return "\n".join(lines)
 
-    def _argv(self, command: list[str]) -> list[str]:
+    def argv(self, command: list[str]) -> list[str]:
+        """The whole command: a private namespace, the mounts, then the command itself."""
         os.makedirs(f"{self.cache}/chamber", exist_ok=True)
         apart = ["unshare", "--mount", "--net", "--propagation", "private"]
         return [*apart, "sh", "-euc", self.script(command)]
@@ -96,12 +100,12 @@ class Chamber:
     def run(self, command: list[str]) -> int:
         """Run with output inherited (it is the log); the exit code."""
         print(f"+ {shlex.join(command)}", flush=True)
-        return subprocess.run(self._argv(command), stdin=subprocess.DEVNULL, check=False).returncode
+        return subprocess.run(self.argv(command), stdin=subprocess.DEVNULL, check=False).returncode
 
     def ask(self, command: list[str]) -> str:
         """What a command prints. BuildError if it fails."""
         done = subprocess.run(
-            self._argv(command), stdin=subprocess.DEVNULL, capture_output=True, check=False
+            self.argv(command), stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()

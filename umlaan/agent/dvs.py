@@ -20,6 +20,7 @@ import tarfile
 from typing import Any
 
 from umlaan.agent import index
+from umlaan.agent.chamber import Chamber
 from umlaan.agent.dvstar import write_tarball
 from umlaan.agent.files import locked, read_json, write_json
 
@@ -40,7 +41,9 @@ def source_of(spec: Spec) -> dict[str, Any] | None:
 def compiler(spec: Spec) -> str:
     """The compiler's version line, or the build root that holds it."""
     if spec["buildroot"]:
-        return f"build root {os.path.basename(spec['buildroot'])}"
+        stamp = read_json(f"{spec['buildroot']['dir']}.json")
+        label = spec["buildroot"]["label"]
+        return f"build root {label}: {stamp['compiler'] if stamp else 'missing'}"
     name = spec["cc"]
     found = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
     return found.stdout.split("\n", 1)[0] or f"{name}: missing"
@@ -157,18 +160,28 @@ def build(spec: Spec, variant: str) -> None:
         os.rename(work, home)
 
 
+def _inside(spec: Spec, folder: str, environment: dict[str, str]) -> Chamber:
+    """The build root with the variant's copy at its place, without a network."""
+    root = spec["buildroot"]
+    return Chamber(
+        spec["cache"],
+        root=root["dir"],
+        personality="i686" if root["arch"] == "i386" else None,
+        writable={spec["dest"]: folder},
+        environment=environment,
+    )
+
+
 def _run_step(spec: Spec, variant: str, folder: str, step: dict[str, Any]) -> None:
     if not os.path.isdir(f"{folder}/{step['dir']}"):
         raise SystemExit(f"DVS {variant}: dvs.steps names {step['dir']}, which the tree lacks")
-    if spec["buildroot"]:
-        command = [*spec["enter"], *_make(spec, spec["dest"], step)]
-        command = [word.replace("{tree}", folder) for word in command]
-    else:
-        command = _make(spec, folder, step)
+    root, own = spec["buildroot"], {"SOURCE_DATE_EPOCH": "0", "DVS_VARIANT": variant}
+    # In a build root it is made at the place where it will stand: its makefiles know that path.
+    command = _make(spec, spec["dest"] if root else folder, step)
     print(f"# {shlex.join(command)}\n{variant}: {step['dir']}", flush=True)
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "DVS_VARIANT": variant}
+    environment = {**os.environ, **own}
     done = subprocess.run(
-        command,
+        _inside(spec, folder, own).argv(command) if root else command,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -6,10 +6,12 @@ from typing import Any
 
 from umlaan.model.dvs import Dvs
 from umlaan.model.host import LabHost
+from umlaan.plan.toolchain import build_root
 
 
-def spec(dvs: Dvs, host: LabHost, source: str, buildroot: str = "") -> dict[str, Any]:
+def spec(dvs: Dvs, host: LabHost, source: str) -> dict[str, Any]:
     """The agent's description of the builds; source is a path on the lab host."""
+    buildroot = build_root(dvs.toolchain, host.cache_dir)
     bits: dict[str, str] = {"CC": "gcc -m32"} if dvs.bits == 32 and not buildroot else {}
     variants = {
         variant: [
@@ -31,7 +33,6 @@ def spec(dvs: Dvs, host: LabHost, source: str, buildroot: str = "") -> dict[str,
         "dest": dvs.dest,
         "variants": variants,
         "buildroot": buildroot,
-        "enter": [],
         "cc": "gcc",
     }
 
