@@ -1,7 +1,8 @@
 """``remove SPEC``: what is left of a lab in its state folder, and its removal.
 
 Only folders that umlaan makes are named; the state folder itself goes when nothing else is in it,
-so a file that a user put there survives. ``list`` prints what is there, ``do`` removes it.
+so a file that a user put there survives. ``list`` prints what is there, ``strays`` the nodes that
+run without being in the inventory, ``do`` removes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import shutil
 import stat
 from typing import Any
 
+from umlaan.agent import node
+
 OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain", "backup")
 
 
@@ -19,6 +22,21 @@ def present(spec: dict[str, Any]) -> list[str]:
     """Names of ours that are there, below the state folder."""
     folder = spec["state_dir"]
     return [name for name in (*OURS, *spec.get("files", [])) if os.path.lexists(f"{folder}/{name}")]
+
+
+def strays(spec: dict[str, Any]) -> list[dict[str, str]]:
+    """Nodes that still run although the inventory no longer names them, as node-stop's orders."""
+    folder = f"{spec['state_dir']}/nodes"
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    found = []
+    for name in names:
+        record = node.read_record(f"{folder}/{name}")
+        if name in spec["known"] or record is None or not node.running(record):
+            continue
+        disks = [word for word in record["argv"] if word.startswith("ubda=")]
+        root = disks[0].removeprefix("ubda=") if disks else f"{folder}/{name}/root.ext4"
+        found.append({"name": name, "dir": f"{folder}/{name}", "umid": name, "root": root})
+    return found
 
 
 def mounts_below(folder: str) -> list[str]:
@@ -52,5 +70,5 @@ def main(argv: list[str]) -> int:
     spec = json.loads(argv[1])
     if argv[0] == "do":
         return remove(spec)
-    print(json.dumps(present(spec)))
+    print(json.dumps(strays(spec) if argv[0] == "strays" else present(spec)))
     return 0

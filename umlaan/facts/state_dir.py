@@ -13,3 +13,11 @@ class Leftovers(JsonFact):
     def command(self, agent: str, spec: str) -> str:
         """spec is JSON: state_dir."""
         return f"{agent} remove list {shlex.quote(spec)}"
+
+
+class Strays(JsonFact):
+    """Nodes that run although the inventory no longer names them."""
+
+    def command(self, agent: str, spec: str) -> str:
+        """spec is JSON: state_dir, known (names)."""
+        return f"{agent} remove strays {shlex.quote(spec)}"

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING
 from pyinfra.api.command import QuoteString
 from pyinfra.api.operation import operation
 
-from umlaan.facts.state_dir import Leftovers
-from umlaan.operations.common import agent_command, agent_fact, lab_host, why
+from umlaan.facts.state_dir import Leftovers, Strays
+from umlaan.operations.common import agent_command, agent_fact, carrier, lab, lab_host, why
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand
+
+
+@operation()
+def strays() -> Generator[PyinfraCommand, None, None]:
+    """Stop nodes of this lab that run although they left the inventory; their roots stay."""
+    where = lab_host()
+    known = [node.name for node in lab().nodes_on(carrier().name)]
+    spec = json.dumps({"state_dir": where.state_dir, "known": known})
+    for order in agent_fact(Strays, spec) or []:
+        why(f"{order['name']}: stop, it runs and is no longer in the inventory")
+        yield agent_command("node-stop", QuoteString(json.dumps(order)), live=True)
 
 
 @operation()

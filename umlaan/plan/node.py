@@ -246,7 +246,8 @@ def life(node: Node, row: Row | None) -> NodeState:
         if row.get("answers") is not False:
             return "up"
         return "booting" if row["uptime"] < node.settings.boot_timeout else "unreachable"
-    if not row["root_exists"] and row["record"] is None:
+    # A user's partition is there before umlaan comes and after it went.
+    if row["record"] is None and (node.root.made is None or not row["root_exists"]):
         return "absent"
     code = ((row["record"] or {}).get("exit") or {}).get("code")
     return "failed" if code not in (None, 0) else "down"

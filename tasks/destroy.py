@@ -1,0 +1,27 @@
+"""Removes what umlaan made, and only that: pyinfra inventory.py tasks/destroy.py
+
+Guests are stopped cleanly first. The user's partitions, sources and the built caches stay.
+"""
+
+from pyinfra.context import host
+
+from tasks import dvs, launch, network
+from umlaan.inventory import is_uml
+from umlaan.operations import carried, standing, state_dir
+from umlaan.run import begin
+
+begin(asked="absent")
+
+if is_uml(host):
+    launch.stop()
+
+# Shared by all hosts: every node is down before its lab host takes anything away.
+carried.ready(name="Nodes are down")
+
+if not is_uml(host):
+    state_dir.strays(name="Nodes that left the inventory")
+    if hasattr(dvs, "down"):
+        dvs.down()
+    network.away()
+    state_dir.removed(name="State folder")
+    standing.noted(name="What is left")
