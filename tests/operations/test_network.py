@@ -353,9 +353,12 @@ def test_down_takes_the_namespace_that_the_lab_had_before() -> None:
     ]
 
 
-def test_down_fails_while_a_tap_is_held() -> None:
+def test_down_fails_while_a_tap_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "LINGER_S", 0.1)
     found = whole()
     found["users"] = [{"pid": 77, "command": "linux", "taps": ["HTAP"]}]
+    planned = run("down", found, stage=StateStage.Prepare)
+    assert planned[0] == "ip netns delete umlaan", "planned as if its guest still ran"
     assert run("down", found) == ["tap HTAP is held by pid 77 (linux): stop it first"]
 
 

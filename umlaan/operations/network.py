@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Literal
@@ -15,13 +16,15 @@ from umlaan.facts.base import agent
 from umlaan.facts.network import found_network
 from umlaan.model.host import LabHost
 from umlaan.model.node import Node
-from umlaan.operations.common import LabCommand, carrier, fail, lab, why
+from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
 from umlaan.plan.network import Change, shared_changes, tap_changes
 from umlaan.plan.network_down import down_changes, in_use, namespaces_that_stay
 from umlaan.plan.network_files import boot_changes, hosts_changes, keep_off_changes
 from umlaan.plan.network_refusals import refusals, tap_refusals
-from umlaan.plan.network_state import Wanted, wanted_of
+from umlaan.plan.network_state import Found, Wanted, wanted_of
 
+# A process that was just killed takes a moment to leave the namespace.
+LINGER_S = 3.0
 Commands = Generator[StringCommand, None, None]
 
 
@@ -91,6 +94,18 @@ def tap(node: Node, transport: Literal["tuntap", "vector"] | None = None) -> Com
     yield from _make(tap_changes(wanted, wish, found))
 
 
+def _found_leaving(wanted: Wanted) -> Found:
+    """As it will be once the nodes are stopped: planned without them, waited for a moment."""
+    found = found_network(carrier(), wanted, leaving=True)
+    if not executing():
+        return replace(found, users=(), elsewhere=dict.fromkeys(found.elsewhere, ()))
+    deadline = time.monotonic() + LINGER_S
+    while found.users and time.monotonic() < deadline:
+        time.sleep(0.2)
+        found = found_network(carrier(), wanted, leaving=True)
+    return found
+
+
 @operation()
 def down(host: LabHost) -> Commands:
     """
@@ -108,7 +123,7 @@ def down(host: LabHost) -> Commands:
         network.down(name="Network away", host=lab_host())
     """
     wanted = wanted_on(host)
-    found = found_network(carrier(), wanted, leaving=True)
+    found = _found_leaving(wanted)
     used = in_use(wanted, found)
     if used:
         yield from fail("\n".join(used))
