@@ -59,6 +59,10 @@ class Run:
                     changed += int(bool(meta._maybe_is_change))
         return changed, operations, len(self.state.failed_hosts)
 
+    def lock_again(self, name: str) -> None:
+        """Take the lab's lock on a host that was rebooted within this run."""
+        self.locks.append(_lock(self.state.inventory.get_host(name), self.lab.host(name)))
+
     def finish(self) -> int:
         """Print tables and the last line; the exit code of the whole run."""
         changed, operations, failed = self.counts()

@@ -28,6 +28,10 @@ VERBS = {
     "kernel-state": "kernel_state",
     "kernel-build": "kernel_build",
     "remove": "remove",
+    "bring": "bring",
+    "host-kernel": "hostkernel",
+    "boot": "boot",
+    "module": "module",
     "root": "root",
 }
 

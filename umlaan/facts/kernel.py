@@ -13,3 +13,11 @@ class KernelState(JsonFact):
     def command(self, agent: str, word: str) -> str:
         """One verb of the agent; word is the encoded spec."""
         return f"{agent} kernel-state {shlex.quote(word)}"
+
+
+class Brought(JsonFact):
+    """stamp and artifact of a kernel's folder that a builder's artifacts are brought to."""
+
+    def command(self, agent: str, folder: str, cache: str) -> str:
+        """One verb of the agent."""
+        return f"{agent} bring state {shlex.quote(folder)} {shlex.quote(cache)}"

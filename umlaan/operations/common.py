@@ -81,9 +81,13 @@ class LabCommand(StringCommand):
         super().__init__(*bits, **arguments)
         self.live = live
 
+    def where(self, host: Host) -> Host:
+        """The pyinfra host that runs it."""
+        return carrier(host)
+
     def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
         """Run on the carrier; a lab host that failed fails its nodes at once, naming it."""
-        on = carrier(host)
+        on = self.where(host)
         if on is not host and on in state.failed_hosts:
             raise OSError(f"lab host {on.name} failed earlier in this run")
         if not on.connected:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString
@@ -16,8 +16,17 @@ from pyinfra.context import host as context_host
 
 from umlaan.agent.spec import encode
 from umlaan.facts.base import PACKAGE, agent
-from umlaan.facts.kernel import KernelState
+from umlaan.facts.kernel import Brought, KernelState
+from umlaan.model.hostkernel import Builder
 from umlaan.model.kernel import Kernel
+from umlaan.operations.builder import (
+    Bring,
+    BuildCommand,
+    build_command,
+    builder,
+    builder_fact,
+    builder_host,
+)
 from umlaan.operations.common import (
     agent_command,
     agent_fact,
@@ -76,29 +85,62 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
         yield from fail(str(error))
         return
     where = lab_host()
-    spec = plan.spec(kernel, options, where.state_dir, where.cache_dir, base)
+    what = "UML kernel" if kernel.arch == "um" else "host kernel"
+    which = builder()
+    cache = which.cache_dir if which else where.cache_dir
+    # A builder keeps the kernel in a folder of its own, from which it is brought to the lab host.
+    spec = plan.spec(kernel, options, f"{cache}/built" if which else where.state_dir, cache, base)
     word = encode(spec)
-    found = agent_fact(KernelState, word)
+    found = builder_fact(which, KernelState, word) if which else agent_fact(KernelState, word)
     if found is None:
-        yield from fail("UML kernel: its state could not be read; the message stands above")
+        yield from fail(f"{what}: its state could not be read; the message stands above")
         return
     if found["faults"]:
         if executing():
             yield from fail("\n".join(found["faults"]))
             return
         why("\n".join(found["faults"]))
-    rows = plan.reasons(found)
-    if not rows and not found["faults"]:
-        return
+    rows = plan.reasons(found, what)
     for row in rows:
         why(row)
-    for conflict in conflicts:
-        logger.info(f"{context_host.print_prefix}{conflict}")
-    path = f"{spec['dir']}/spec.json"
+    if rows or found["faults"]:
+        for conflict in conflicts:
+            logger.info(f"{context_host.print_prefix}{conflict}")
+        yield from _build(kernel, spec, word, what, which)
+    if which:
+        yield from _bring(kernel, spec, found, what, which, building=bool(rows))
+
+
+def _build(
+    kernel: Kernel, spec: dict[str, Any], word: str, what: str, which: Builder | None
+) -> Generator[PyinfraCommand, None, None]:
+    path, log = f"{spec['dir']}/spec.json", f"kernel-{kernel.id}.log"
+    if which:
+        on = agent(builder_host(which))
+        yield BuildCommand(which, on, "spec", QuoteString(path), word)
+        yield build_command(which, what, ["kernel-build", path], log, "kbuild")
+        return
     yield agent_command("spec", QuoteString(path), word)
-    yield long_command(
-        "UML kernel",
-        f"{agent(carrier())} kernel-build {path}",
-        f"kernel-{kernel.id}.log",
-        progress="kbuild",
-    )
+    command = f"{agent(carrier())} kernel-build {path}"
+    yield long_command(what, command, log, progress="kbuild")
+
+
+def _bring(
+    kernel: Kernel,
+    spec: dict[str, Any],
+    found: dict[str, Any],
+    what: str,
+    which: Builder,
+    *,
+    building: bool,
+) -> Generator[PyinfraCommand, None, None]:
+    where = lab_host()
+    target = f"{where.state_dir}/kernels/{kernel.id}"
+    there = agent_fact(Brought, target, where.cache_dir)
+    stamp = there["stamp"] if there else None
+    if not building and stamp and stamp["key"] == found["key"] and there["artifact"] == "ok":
+        return
+    same = stamp and not building and stamp["key"] == found["key"]
+    reason = there["artifact"] if same else "none there yet" if stamp is None else "it changed"
+    why(f"{what}: bring from builder {which.name}, {reason}")
+    yield Bring(which, what, spec["dir"], target)

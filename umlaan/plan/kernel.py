@@ -53,24 +53,24 @@ def spec(
     }
 
 
-def reasons(found: dict[str, Any]) -> list[str]:
+def reasons(found: dict[str, Any], what: str = "UML kernel") -> list[str]:
     """Why the kernel must be built or brought again; empty where nothing differs."""
     ready = "options" not in found["inputs"]
     verb = "take from the cache" if found["cached"] else "take" if ready else "build"
     stamp = found["stamp"]
     previous = stamp or found["previous"]
     if previous is None:
-        return [f"UML kernel: {verb}, {found['inputs']['source']['label']}: none there yet"]
+        return [f"{what}: {verb}, {found['inputs']['source']['label']}: none there yet"]
     again = "take from the cache" if found["cached"] else "take anew" if ready else "rebuild"
     rows = differences(previous["inputs"], found["inputs"])
     if rows:
         more = f" and {len(rows) - _MOST} more changes" if len(rows) > _MOST else ""
-        return [f"UML kernel: {again}, {', '.join(rows[:_MOST])}{more}"]
+        return [f"{what}: {again}, {', '.join(rows[:_MOST])}{more}"]
     if stamp is None:
-        return [f"UML kernel: {verb}, as another one here but with a name of its own"]
+        return [f"{what}: {verb}, as another one here but with a name of its own"]
     if found["artifact"] != "ok":
         how = "restore from the cache" if found["cached"] else again
-        return [f"UML kernel: {how}, {found['artifact']}"]
+        return [f"{what}: {how}, {found['artifact']}"]
     return []
 
 

@@ -1,0 +1,30 @@
+"""Procedure: "compilacion del kernel y utilitarios del HOST", to update-grub and dvk.ko."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+from pyinfra.context import host
+
+from umlaan.operations import hostkernel, kernel, module, reboot
+from umlaan.operations.common import lab
+
+
+@deploy("Host kernel")
+def converge() -> None:
+    """Built, installed beside the old one, tried once, confirmed; then the modules for it."""
+    settings = lab().settings(host.name)
+    wanted, wish = settings.host_kernel, settings.host_boot
+    if wanted is None:
+        return
+    kernel.built(name=f"Host kernel from {wanted.source}", kernel=wanted)
+    hostkernel.installed(name="Host kernel installed", kernel=wanted, wish=wish)
+    reboot.into(name="Host kernel running", kernel=wanted, wish=wish, reboot=settings.reboot)
+    for one in host.loop(settings.host_modules):
+        module.built(name=f"Host module {one.name}", module=one, kernel=wanted)
+
+
+@deploy("Host kernel's verdict")
+def verdict() -> None:
+    """Where a new kernel was tried and did not stay, the run ends by saying so."""
+    if lab().settings(host.name).host_kernel is not None:
+        reboot.told(name="Host kernel tried")

@@ -1,0 +1,59 @@
+"""Artifacts from the builder to the lab host: a folder with a stamp.json travels as one file.
+
+``bring pack FOLDER FILE`` on the builder, ``bring take FILE FOLDER`` on the lab host (unpacked
+beside, renamed, so that a cut-off copy is never seen), ``bring state FOLDER CACHE`` tells what is
+there: its stamp and whether the artifact is the one that the stamp speaks of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from umlaan.agent import kernel_state
+from umlaan.agent.files import read_json
+
+
+def pack(folder: str, file: str) -> None:
+    """One tar file of the folder's content, lightly compressed: the way is often slower."""
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    words = ["tar", "-C", folder, "-I", "gzip -1", "-cf", f"{file}.new", "."]
+    subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
+    os.rename(f"{file}.new", file)
+
+
+def take(file: str, folder: str) -> None:
+    """Unpack beside and rename; the file goes."""
+    beside, old = f"{folder}.new", f"{folder}.old"
+    for left in (beside, old):
+        shutil.rmtree(left, ignore_errors=True)
+    os.makedirs(beside)
+    words = ["tar", "-C", beside, "-xzf", file, "--no-same-owner"]
+    subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
+    if not isinstance(read_json(f"{beside}/stamp.json"), dict):
+        raise ValueError(f"{file}: holds no stamp.json: not a whole artifact")
+    if os.path.isdir(folder):
+        os.rename(folder, old)
+    os.rename(beside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    os.unlink(file)
+
+
+def main(argv: list[str]) -> int:
+    """The ``bring`` verb."""
+    verb, first, second = argv
+    if verb == "state":
+        stamp = read_json(f"{first}/stamp.json")
+        stamp = stamp if isinstance(stamp, dict) and "inputs" in stamp else None
+        state = kernel_state.artifact(first, stamp, second) if stamp else "not there"
+        print(json.dumps({"stamp": stamp, "artifact": state}))
+        return 0
+    try:
+        (pack if verb == "pack" else take)(first, second)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

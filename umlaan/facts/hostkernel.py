@@ -1,0 +1,31 @@
+"""The host kernel as it is installed and booted, and the modules built against it."""
+
+from __future__ import annotations
+
+import shlex
+
+from umlaan.facts.base import JsonFact
+
+
+class HostKernelState(JsonFact):
+    """kernel, entry, problems, running, saved, next, trial: see umlaan/agent/hostkernel.py."""
+
+    def command(self, agent: str, word: str) -> str:
+        """One verb of the agent; word is the encoded spec."""
+        return f"{agent} host-kernel state {shlex.quote(word)}"
+
+
+class HostModuleBuild(JsonFact):
+    """inputs, key, previous, cached, problem of one module where it is built."""
+
+    def command(self, agent: str, word: str) -> str:
+        """One verb of the agent; word is the encoded spec."""
+        return f"{agent} module build-state {shlex.quote(word)}"
+
+
+class HostModuleState(JsonFact):
+    """stamp, here, problems, running of one module on the lab host: umlaan/agent/module.py."""
+
+    def command(self, agent: str, word: str) -> str:
+        """One verb of the agent; word is the encoded spec."""
+        return f"{agent} module state {shlex.quote(word)}"

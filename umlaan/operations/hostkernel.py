@@ -1,0 +1,87 @@
+"""The host kernel, installed beside the running one and offered by grub.
+
+Procedure: "make modules_install, make install; update-initramfs -c -k 4.9.88; update-grub".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import QuoteString
+from pyinfra.api.operation import operation
+
+from umlaan.agent.spec import encode
+from umlaan.facts.base import agent
+from umlaan.facts.hostkernel import HostKernelState
+from umlaan.model.hostkernel import HostBoot
+from umlaan.model.kernel import Kernel
+from umlaan.operations.common import (
+    agent_command,
+    agent_fact,
+    carrier,
+    executing,
+    fail,
+    lab,
+    lab_host,
+    long_command,
+    why,
+)
+from umlaan.plan import hostkernel as plan
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+
+
+def state_of(kernel: Kernel, wish: HostBoot) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """(the agent's spec, what is there now) of a lab host's kernel."""
+    spec = plan.spec(kernel, wish, lab_host())
+    return spec, agent_fact(HostKernelState, encode(spec))
+
+
+def waits() -> str | None:
+    """Why what needs the host kernel cannot go on yet; None where it runs, or none is wanted."""
+    settings = lab().settings(carrier().name)
+    if settings.host_kernel is None:
+        return None
+    _, found = state_of(settings.host_kernel, settings.host_boot)
+    if found and found["kernel"] and found["running"]["entry"] == found["entry"]:
+        return None
+    wanted = found["kernel"]["release"] if found and found["kernel"] else "the one to be built"
+    now = found["running"]["release"] if found else "unknown"
+    return f"running {now}, wanted {wanted}: waits for a reboot"
+
+
+@operation()
+def installed(kernel: Kernel, wish: HostBoot) -> Generator[PyinfraCommand, None, None]:
+    """The built kernel in /boot and /lib/modules, with initramfs and an entry of its own in grub.
+
+    + kernel: the host kernel, built already
+    + wish: its parameters, whether it has an initramfs
+
+    The running kernel's files and entry stay as they are. Fails where grub is not there, where it
+    has no entry for the running kernel, or where update-initramfs or update-grub fail.
+    """
+    spec, found = state_of(kernel, wish)
+    if found is None:
+        yield from fail("host kernel: its state could not be read; the message stands above")
+        return
+    if found["kernel"] is None and executing():
+        yield from fail("host kernel: not built")
+        return
+    fault = found["fault"] or found["grub"]
+    if fault:
+        yield from fail(f"host kernel: {fault}")
+        return
+    rows = plan.reasons(found) if found["kernel"] else ["host kernel: install, not built yet"]
+    if not rows:
+        return
+    for row in rows:
+        why(row)
+    path = f"{spec['state_dir']}/host-kernel/spec.json"
+    yield agent_command("spec", QuoteString(path), encode(spec))
+    yield long_command(
+        "Host kernel",
+        f"{agent(carrier())} host-kernel install {path}",
+        "host-kernel-install.log",
+    )

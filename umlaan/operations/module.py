@@ -1,0 +1,128 @@
+"""A module for the host kernel: built against it, tested on it, put in its places.
+
+Procedure: "dvk.ko": "Una vez realizadas las pruebas locales, … debe quedar instalado en
+dvs/dvk-mod".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyinfra import logger
+from pyinfra.api.command import QuoteString
+from pyinfra.api.operation import operation
+from pyinfra.context import host as context_host
+
+from umlaan.agent.spec import encode
+from umlaan.facts.base import agent
+from umlaan.facts.hostkernel import HostModuleBuild, HostModuleState
+from umlaan.model.hostkernel import Builder, HostModule
+from umlaan.model.kernel import Kernel
+from umlaan.operations import builder as builders
+from umlaan.operations import kernel as kernels
+from umlaan.operations.common import (
+    agent_command,
+    agent_fact,
+    carrier,
+    executing,
+    fail,
+    lab_host,
+    long_command,
+    why,
+)
+from umlaan.plan import kernel as kernel_plan
+from umlaan.plan import module as plan
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+
+
+def build_spec(module: HostModule, kernel: Kernel, which: Builder | None) -> dict[str, Any]:
+    """The agent's spec on the machine that builds. ValueError as ``kernel.wanted`` says it."""
+    where = lab_host()
+    options, _, base = kernels.wanted(kernel)
+    cache = which.cache_dir if which else where.cache_dir
+    top = f"{cache}/built" if which else where.state_dir
+    source = module.source
+    if not source.startswith(("/", "kernel:")):
+        source = str(Path.cwd() / source)
+    built = kernel_plan.spec(kernel, options, top, cache, base)
+    return {**plan.spec(module, source, where, cache, built), "dir": f"{top}/modules/{module.name}"}
+
+
+@operation()
+def built(module: HostModule, kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
+    """The module of this source and kernel, tested on the running host kernel, in its places.
+
+    + module: source, make's words, tests and places
+    + kernel: the host kernel, built already
+
+    Where another kernel runs than the one it is for, it is built but its tests wait, and that is
+    said. Fails where make, the vermagic or a test fails: then it is not placed.
+    """
+    which = builders.builder()
+    try:
+        spec = build_spec(module, kernel, which)
+    except ValueError as error:
+        yield from fail(str(error))
+        return
+    name = module.name
+    word = encode(spec)
+    if which:
+        found = builders.builder_fact(which, HostModuleBuild, word)
+    else:
+        found = agent_fact(HostModuleBuild, word)
+    if found is None or (found["problem"] and executing()):
+        yield from fail(f"module {name}: {found['problem'] if found else 'state unknown'}")
+        return
+    rows = plan.build_reasons(name, found)
+    if rows:
+        for row in rows:
+            why(row)
+        yield from _build(name, spec, word, which)
+    yield from _placed(module, spec, found, which, building=bool(rows))
+
+
+def _build(
+    name: str, spec: dict[str, Any], word: str, which: Builder | None
+) -> Generator[PyinfraCommand, None, None]:
+    path, log, step = f"{spec['dir']}.json", f"module-{name}.log", f"Module {name}"
+    if which:
+        on = agent(builders.builder_host(which))
+        yield builders.BuildCommand(which, on, "spec", QuoteString(path), word)
+        yield builders.build_command(which, step, ["module", "build", path], log)
+        return
+    yield agent_command("spec", QuoteString(path), word)
+    yield long_command(step, f"{agent(carrier())} module build {path}", log)
+
+
+def _placed(
+    module: HostModule,
+    spec: dict[str, Any],
+    found: dict[str, Any],
+    which: Builder | None,
+    *,
+    building: bool,
+) -> Generator[PyinfraCommand, None, None]:
+    where = lab_host()
+    here = {**spec, "dir": f"{where.state_dir}/modules/{module.name}", "kernel": {}}
+    word = encode(here)
+    state = agent_fact(HostModuleState, word)
+    key = None if building and not executing() else found["key"]
+    rows = plan.place_reasons(module.name, key, state) if state else []
+    if not rows:
+        return
+    release = found["inputs"].get("release", "the one to be built")
+    if which and (building or state["here"] != key):
+        why(f"module {module.name}: bring from builder {which.name}")
+        yield builders.Bring(which, f"module {module.name}", spec["dir"], here["dir"])
+    if module.tests and state["running"] != release:
+        text = f"running {state['running']}, wanted {release}: its tests wait for a reboot"
+        logger.warning(f"{context_host.print_prefix}module {module.name}: {text}")
+        return
+    for row in rows:
+        why(row)
+    step = f"Module {module.name}: tests and places"
+    yield long_command(step, f"{agent(carrier())} module place {word}", f"module-{module.name}.log")

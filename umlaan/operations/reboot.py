@@ -1,0 +1,157 @@
+"""A new host kernel tried once and confirmed, or left: the only reboot that umlaan ever makes.
+
+What grub takes by default stays the old kernel until the new one has come up and passed its
+checks. A machine that panics reboots into the old one by itself (panic=N in the new entry).
+
+Procedure: between the host's compilation and its use, unsaid there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.operation import operation
+from pyinfra.context import host as context_host
+from pyinfra.context import state as context_state
+
+from umlaan.agent.spec import encode
+from umlaan.facts.base import agent
+from umlaan.model.hostkernel import HostBoot
+from umlaan.model.kernel import Kernel
+from umlaan.operations.common import agent_command, carrier, executing, fail, lab, why
+from umlaan.operations.hostkernel import state_of
+from umlaan.operations.node import stop_commands
+from umlaan.plan import hostkernel as plan
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+ASK = "cat /proc/sys/kernel/random/boot_id"
+EVERY_S = 3.0
+
+
+def pending(state: State) -> dict[str, tuple[bool, str]]:
+    """{lab host: (failed, message)}: a wanted kernel that does not run; deploy.py ends with it."""
+    rows = getattr(state, "umlaan_pending_kernels", None)
+    if rows is None:
+        rows = {}
+        state.umlaan_pending_kernels = rows  # type: ignore[attr-defined]
+    found: dict[str, tuple[bool, str]] = rows
+    return found
+
+
+def note(text: str, *, failed: bool) -> None:
+    """Say that the wanted kernel does not run, and keep it for the end of the run."""
+    pending(context_state)[context_host.name] = (failed, text)
+    (logger.error if failed else logger.warning)(f"{context_host.print_prefix}{text}")
+
+
+@operation()
+def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraCommand, None, None]:
+    """The wanted host kernel runs and is grub's default; tried once before that.
+
+    + kernel: the host kernel, installed already
+    + wish: checks after the boot, deadline
+    + reboot: never (armed for the next boot, said, the run goes on) or when_needed
+
+    A trial that fails leaves the old kernel running and is said; what does not need the new one
+    goes on, and ``told`` fails the host at the end of the run.
+    """
+    spec, found = state_of(kernel, wish)
+    if found is None or found["kernel"] is None:
+        if not executing():
+            why("host kernel: not built yet; it will be tried once, then confirmed")
+            yield agent_command("boot", "arm", encode(spec))
+        return
+    spec |= {"entry": found["entry"], "release": found["kernel"]["release"]}
+    here = type(carrier().connector).__name__ == "LocalConnector"
+    decision = plan.decide(found, reboot, here=here)
+    if decision.action in ("wait", "failed"):
+        note(decision.text, failed=decision.action == "failed")
+        return
+    if decision.action == "none":
+        return
+    why(decision.text)
+    word = encode(spec)
+    if decision.action in ("arm", "trial"):
+        yield agent_command("boot", "arm", word)
+    if decision.action == "arm":
+        if executing():
+            note(decision.text.partition(";")[0], failed=False)
+        return
+    if decision.action == "trial":
+        for node in lab().nodes_on(carrier().name):
+            yield from stop_commands(node)
+        yield FunctionCommand(_reboot, (found["running"]["boot_id"], wish.timeout), {})
+    yield FunctionCommand(_settle, (word, kernel, wish), {})
+
+
+def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
+    """Reboot, wait for another boot to answer, take the lab's lock again. OSError after deadline"""
+    host.run_shell_command("(sleep 1; systemctl reboot || reboot) </dev/null >/dev/null 2>&1 &")
+    host.disconnect()
+    started = shown = time.monotonic()
+    while not _back(host, before):
+        now = time.monotonic()
+        if now - started > deadline:
+            raise OSError(
+                f"{host.name} did not come back within {deadline} s; its next boot is the old "
+                "kernel: cut its power and switch it on again, then run once more"
+            )
+        if now - shown >= 15:
+            shown = now
+            logger.info(f"{host.print_prefix}reboot: {now - started:.0f} s, not back yet")
+        time.sleep(EVERY_S)
+    logger.info(f"{host.print_prefix}reboot: back after {time.monotonic() - started:.0f} s")
+    run = getattr(state, "umlaan_run", None)
+    if run is not None:
+        run.lock_again(host.name)
+
+
+def _back(host: Host, before: str) -> bool:
+    """True once the machine answers from another boot."""
+    try:
+        host.connect(show_errors=False)
+        if not host.connected:
+            return False
+        status, output = host.run_shell_command(ASK, _timeout=30)
+        if status and output.stdout.strip() not in ("", before):
+            return True
+    except Exception as error:  # noqa: BLE001 - a machine on its way down fails in many ways
+        logger.debug(f"{host.print_prefix}not back: {error}")
+    host.disconnect()
+    return False
+
+
+def _settle(state: State, host: Host, word: str, kernel: Kernel, wish: HostBoot) -> None:
+    """Judge the trial; a failed one is kept for the end of the run, what does not need it goes on.
+
+    The agent prints what failed; its exit code says only whether the new kernel stays.
+    """
+    stays, output = host.run_shell_command(f"{agent(host)} boot settle {word}", print_output=False)
+    if stays:
+        logger.info(f"{host.print_prefix}host kernel: runs, passed its checks, confirmed")
+        return
+    _, found = state_of(kernel, wish)
+    trial: dict[str, Any] | None = found["trial"] if found else None
+    if found and trial and trial.get("state") in ("failed", "refused"):
+        note(plan.failure(trial, found["running"]["release"]), failed=True)
+    else:
+        note(f"host kernel: {output.output.strip()[-600:]}", failed=True)
+
+
+@operation()
+def told() -> Generator[PyinfraCommand, None, None]:
+    """Fail the lab host at the end of the run where its wanted kernel was tried and did not stay.
+
+    Everything that does not need that kernel has converged by then.
+    """
+    row = pending(context_state).get(context_host.name)
+    if row and row[0]:
+        yield from fail(row[1])
