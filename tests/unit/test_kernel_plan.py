@@ -48,6 +48,10 @@ def test_packages_follow_the_data() -> None:
     assert "curl" in toolchain.packages(lab(kernel=url), "@local")
     host = toolchain.packages(lab(host_kernel={"arch": "x86_64"}), "@local")
     assert {"initramfs-tools", "libssl-dev", "libelf-dev"} <= set(host)
+    rooted32 = {"bits": 32, "toolchain": rooted}
+    needed = toolchain.packages(lab(dvs=rooted32, kernel="ready:/x", root="/dev/sdb6"), "@local")
+    assert {"mmdebstrap", "libc6-i386 [amd64]"} <= set(needed)
+    assert "gcc" not in needed
     assert "gcc-multilib" in toolchain.packages(lab(dvs={"bits": 32}), "@local")
 
 

@@ -33,10 +33,13 @@ def packages(lab: Lab, host: str) -> tuple[str, ...]:
         needed |= set(HOST_KERNEL)
     for kernel in kernels:
         needed |= _for_kernel(kernel)
-    if nodes and settings.dvs and settings.dvs.toolchain == "native":
-        needed |= {"gcc", "libc6-dev", "make"}
+    if nodes and settings.dvs:
+        if settings.dvs.toolchain != "native":
+            needed.add("mmdebstrap")
+        else:
+            needed |= {"gcc", "libc6-dev", "make"}
         if settings.dvs.bits == 32:
-            needed.add("gcc-multilib")
+            needed.add(RUN_32_BIT if settings.dvs.toolchain != "native" else "gcc-multilib")
     for node in nodes:
         if node.root.made:
             needed |= {"e2fsprogs", "mmdebstrap"}
