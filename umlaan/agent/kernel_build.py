@@ -153,6 +153,8 @@ def configure(spec: dict[str, Any], make: Make, tree: str, out: str) -> dict[str
     lost = kconfig.lost(spec["options"], options)
     if lost:
         lines = kconfig.explain(lost, tree)
+        back = ", ".join(f'"{name}": "n"' for name, _, _ in lost[:3])
+        lines.append(f"what this kernel can do without is taken back by options = {{{back}}}")
         raise BuildError("options that were asked for did not survive:\n  " + "\n  ".join(lines))
     if spec["base_text"] is not None or spec["base_file"]:
         said = {k: v for k, v in base.items() if k not in spec["options"] and v != "n"}
