@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,24 @@ def test_a_kernel_that_does_not_run_here_is_not_taken(tmp_path: Path, tree: Path
     with pytest.raises(BuildError, match="was built, but .*linux: its loader is not on this mach"):
         kernel_build.converge(spec, 1)
     assert not Path(spec["dir"], "linux").exists()
+
+
+def test_kernels_of_no_node_go_but_not_while_they_run(tmp_path: Path, tree: Path) -> None:
+    old, other = spec_of(tmp_path, str(tree)), spec_of(tmp_path, str(tree), make={"X": "1"})
+    third = spec_of(tmp_path, str(tree), make={"X": "2"})
+    for spec in (old, other):
+        kernel_build.converge(spec, 2)
+    os.unlink(f"{other['dir']}/linux")
+    shutil.copy("/bin/sleep", f"{other['dir']}/linux")
+    with subprocess.Popen([f"{other['dir']}/linux", "60"]) as running:
+        try:
+            third["keep"] = [third["id"]]
+            kernel_build.converge(third, 2)
+        finally:
+            running.kill()
+    assert {p.name for p in Path(third["dir"]).parent.iterdir()} == {other["id"], third["id"]}
+    kernel_build.prune(third)
+    assert {p.name for p in Path(third["dir"]).parent.iterdir()} == {third["id"]}
 
 
 def test_no_network_and_a_read_only_tree_in_the_chamber(tmp_path: Path, tree: Path) -> None:

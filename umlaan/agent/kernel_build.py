@@ -134,6 +134,7 @@ def configure(spec: dict[str, Any], make: Make, tree: str, out: str) -> dict[str
         if os.path.exists(left):
             os.unlink(left)
     if spec["base_text"] is None and not spec["base_file"]:
+        say(f"configure: {spec['base']} and {len(spec['options'])} options")
         make.run("-s", where, spec["base"])
         with open(beside, encoding="utf-8") as file:
             text = file.read()
@@ -189,6 +190,7 @@ def compile_(spec: dict[str, Any], make: Make, tree: str, out: str, jobs: int) -
     targets = ["linux"] if spec["arch"] == "um" else []
     if options.get("MODULES") == "y" and spec["modules"] and targets:
         targets.append("modules")
+    say(f"compile with {jobs} jobs")
     make.run(f"-j{jobs}", *(targets or ["all"]))
     release = make.chamber.ask([*make.words, "-s", "kernelrelease"]).splitlines()[-1]
     write_json(f"{out}.json", {"ended": time.time()})
@@ -277,6 +279,22 @@ def place(folder: str, target: str) -> None:
     write_json(f"{target}/stamp.json", stamp)
 
 
+def prune(spec: dict[str, Any]) -> None:
+    """Remove what no node of the lab speaks of any more; a kernel that runs stays until the next.
+
+    Its content stays in the cache.
+    """
+    home = os.path.dirname(spec["dir"])
+    running = set()
+    for link in glob.glob("/proc/[0-9]*/exe"):
+        with contextlib.suppress(OSError):
+            running.add(os.path.dirname(os.readlink(link)))
+    for name in os.listdir(home):
+        if name not in spec["keep"] and f"{home}/{name}" not in running:
+            say(f"kernel {name}: removed, no node has it any more")
+            shutil.rmtree(f"{home}/{name}", ignore_errors=True)
+
+
 def converge(spec: dict[str, Any], jobs: int) -> None:
     """The whole way. BuildError, one message, where it cannot be gone."""
     cache = spec["cache"]
@@ -303,6 +321,8 @@ def converge(spec: dict[str, Any], jobs: int) -> None:
             source.unpack(found["identity"], cache)
         folder = build(spec, found, jobs)
     place(folder, spec["dir"])
+    if spec.get("keep"):
+        prune(spec)
 
 
 def main(argv: list[str]) -> int:

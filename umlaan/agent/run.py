@@ -42,6 +42,7 @@ class Progress:
         self.offset = os.path.getsize(log) if os.path.exists(log) else 0
         self.done = 0
         self.last = ""
+        self.phase = ""
         self.started = time.monotonic()
         self.shown = self.started
 
@@ -56,7 +57,8 @@ class Progress:
             self.done += len(_KBUILD.findall(text[:whole]))
         for said in text[:whole].split(b"\n"):
             if said.startswith(_SAID):
-                print(f"{self.step}: {said[len(_SAID) :].decode(errors='replace')}", flush=True)
+                self.phase = said[len(_SAID) :].decode(errors="replace")
+                print(f"{self.step}: {self.phase}", flush=True)
             elif said.startswith(_TOTAL):
                 self.done, self.total = 0, int(said[len(_TOTAL) :])
         lines = text[:whole].decode(errors="replace").split("\n")
@@ -72,8 +74,8 @@ class Progress:
             else:
                 share = f"{self.done} files"
             return f"{self.step}: {share}, {seconds:.0f} s"
-        last = self.last.removeprefix(_SAID.decode())
-        return f"{self.step}: {seconds:.0f} s, {last[:90]}"
+        # A program that says its phases knows them better than its last line does.
+        return f"{self.step}: {seconds:.0f} s, {(self.phase or self.last)[:90]}"
 
     def tick(self) -> None:
         """Print the line when it is time to."""

@@ -33,6 +33,7 @@ from umlaan.operations.common import (
     carrier,
     executing,
     fail,
+    lab,
     lab_host,
     long_command,
     why,
@@ -90,6 +91,8 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
     cache = which.cache_dir if which else where.cache_dir
     # A builder keeps the kernel in a folder of its own, from which it is brought to the lab host.
     spec = plan.spec(kernel, options, f"{cache}/built" if which else where.state_dir, cache, base)
+    if not which:
+        spec["keep"] = plan.kernel_ids(lab(), where.name)
     word = encode(spec)
     found = builder_fact(which, KernelState, word) if which else agent_fact(KernelState, word)
     if found is None:

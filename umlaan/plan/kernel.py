@@ -17,6 +17,14 @@ def kernels_on(lab: Lab, host: str) -> tuple[Kernel, ...]:
     return tuple({node.kernel.id: node.kernel for node in lab.nodes_on(host)}.values())
 
 
+def kernel_ids(lab: Lab, host: str) -> list[str]:
+    """Names of the kernels that a lab host's part of the lab still speaks of."""
+    found = {kernel.id for kernel in kernels_on(lab, host)}
+    if own := lab.host_settings[host].host_kernel:
+        found.add(own.id)
+    return sorted(found)
+
+
 def spec(
     kernel: Kernel,
     options: dict[str, str],
