@@ -314,19 +314,11 @@ def sshd(network, tmp_path):
 
 
 def test_a_guest_behind_ssh_is_measured_as_any_other(bench, sshd, tmp_path):
-    side = SshSide(
-        "node1",
-        f"root@{ADDRESS[1]}",
-        ["ssh", *sshd],
-        namespace=namespace(0),
-        control=str(tmp_path / "c"),
-    )
-    guest = replace(
-        bench.peers[1],
-        side=side,
-        ssh=tuple(o for o in sshd if o != "LogLevel=ERROR")[:-1],
-        target=f"root@{ADDRESS[1]}",
-    )
+    inside = ["ip", "netns", "exec", namespace(0), "ssh"]
+    kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
+    kept += ["-o", f"ControlPath={tmp_path}/c"]
+    side = SshSide("node1", [*inside, *sshd, *kept, f"root@{ADDRESS[1]}"])
+    guest = replace(bench.peers[1], side=side, ssh=(*sshd, *kept), target=f"root@{ADDRESS[1]}")
     local, bench.peers = bench.peers, {**bench.peers, 1: guest}
     try:
         tests = ("ping", "message", "m3ftp-put", "scp-get", "scp-put")
@@ -339,13 +331,27 @@ def test_a_guest_behind_ssh_is_measured_as_any_other(bench, sshd, tmp_path):
         assert slow.seconds < 8
     finally:
         clean(bench)
-        side.close()
         bench.peers = local
-    assert not (tmp_path / "c").exists()
+        subprocess.run([*inside, *sshd, *kept, "-O", "exit", "x"], capture_output=True)
+
+
+def test_a_lab_host_behind_ssh_carries_sides_as_this_one_does(sshd):
+    to_host = ["ip", "netns", "exec", namespace(0), "ssh", *sshd, f"root@{ADDRESS[1]}"]
+    side = LocalSide("lab host", namespace(1), via=to_host)
+    assert side.run('echo "it\'s $((1 + 1))"; exit 3', 5).output == "it's 2\n"
+    handle = side.start("sleep 1000", 60)
+    done = side.finish(handle, 0)
+    assert (done.code, done.timed_out) == (143, True)
+    nested = SshSide("node1", ["ssh", *sshd, f"root@{ADDRESS[1]}"], via=to_host)
+    assert nested.run('echo "it\'s $((1 + 1))"', 9).output == "it's 2\n"
+    broken = LocalSide("lab host", via=[*to_host[:-1], "-p", "9", to_host[-1]])
+    with pytest.raises(SideError, match="lab host: .*Connection refused"):
+        broken.run("true", 5)
 
 
 def test_a_guest_that_does_not_answer_is_a_failed_row(bench, sshd):
-    side = SshSide("node1", f"root@{ADDRESS[1]}", ["ssh", *sshd, "-p", "9"], namespace(0))
+    inside = ["ip", "netns", "exec", namespace(0), "ssh"]
+    side = SshSide("node1", [*inside, *sshd, "-p", "9", f"root@{ADDRESS[1]}"])
     with pytest.raises(SideError, match="node1: ssh: .*Connection refused"):
         side.run("true", 5)
     bench.peers = {**bench.peers, 1: replace(bench.peers[1], side=side)}

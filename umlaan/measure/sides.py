@@ -12,7 +12,6 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,12 +90,17 @@ class Side(Protocol):
 class ShellSide:
     """A side that runs scripts of sh through a command line of its own."""
 
-    def __init__(self, name: str, prefix: Sequence[str]) -> None:
+    def __init__(self, name: str, prefix: Sequence[str], via: Sequence[str] = ()) -> None:
         self.name = name
         self._prefix = tuple(prefix)
+        self._via = tuple(via)
+
+    def _words(self, script: str, timeout: float) -> list[str]:
+        return [*self._prefix, "timeout", "-k", "2", f"{timeout:.1f}", "sh", "-c", script]
 
     def _argv(self, script: str, timeout: float) -> list[str]:
-        return [*self._prefix, "timeout", "-k", "2", f"{timeout:.1f}", "sh", "-c", script]
+        words = self._words(script, timeout)
+        return [*self._via, shlex.join(words)] if self._via else words
 
     def run(self, script: str, timeout: float) -> Done:
         """Run a script to its end; see Side."""
@@ -110,7 +114,7 @@ class ShellSide:
                 start_new_session=True,
             )
         except OSError as error:
-            raise SideError(f"{self.name}: {self._prefix[0]}: {error.strerror}") from None
+            raise SideError(f"{self.name}: {error.filename}: {error.strerror}") from None
         try:
             # The far end's own timeout comes first; this one is for an end that hangs.
             data, _ = process.communicate(timeout=timeout + 15)
@@ -128,6 +132,8 @@ class ShellSide:
 
     def _check(self, code: int, output: str) -> None:
         """SideError where the code is the transport's own and not the script's."""
+        if code == 255 and self._via:
+            raise SideError(f"{self.name}: {_last_line(output)}")
 
     def start(
         self, script: str, lifetime: float, ready: str = "true", timeout: float = 5
@@ -175,86 +181,36 @@ class ShellSide:
         stopped = how == "stopped"
         return Done(int(code) if code.isdigit() else 137, output, done.seconds, timed_out=stopped)
 
-    def close(self) -> None:
-        """Give back what the side holds; it must not be used afterwards."""
-
 
 class LocalSide(ShellSide):
-    """This machine, in a network namespace of it if one is named (else as it is)."""
+    """The lab host, in a network namespace of it if one is named (else as it is).
 
-    def __init__(self, name: str, namespace: str | None = None) -> None:
-        super().__init__(name, ["ip", "netns", "exec", namespace] if namespace else ["env"])
+    via is the command that runs a line of sh on it, if it is not this machine (``ssh … host``).
+    """
+
+    def __init__(self, name: str, namespace: str | None = None, via: Sequence[str] = ()) -> None:
+        inside = ["ip", "netns", "exec", namespace] if namespace else ["env"]
+        super().__init__(name, inside, via)
 
 
 class SshSide(ShellSide):
-    """A machine behind ssh, a UML guest above all; its one connection is kept for the whole run.
+    """A UML guest, behind ssh on its lab host: ssh is the whole command up to what is to run."""
 
-    ssh is the command with its options (key, known hosts); namespace is where on this machine the
-    far one can be reached from; control is where the socket of the kept connection goes.
-    """
+    def __init__(self, name: str, ssh: Sequence[str], via: Sequence[str] = ()) -> None:
+        super().__init__(name, ssh, via)
 
-    def __init__(
-        self,
-        name: str,
-        target: str,
-        ssh: Sequence[str] = ("ssh",),
-        namespace: str | None = None,
-        control: str | None = None,
-    ) -> None:
-        inside = ["ip", "netns", "exec", namespace] if namespace else []
-        self._control = control
-        shared = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
-        if control:
-            shared += ["-o", f"ControlPath={control}"]
-        self._base = [*inside, *ssh, *shared]
-        self._target = target
-        self._master: subprocess.Popen[bytes] | None = None
-        super().__init__(name, [*self._base, target, "--"])
-
-    def run(self, script: str, timeout: float) -> Done:
-        """Run a script behind ssh; the first one opens the kept connection. See Side."""
-        if self._control and (self._master is None or self._master.poll() is not None):
-            self._open(self._control)
-        return super().run(script, timeout)
-
-    def _open(self, control: str) -> None:
-        """A process of its own holds the connection: one that forks would hold our pipes too."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(control)
-        deadline = time.monotonic() + 20
-        with tempfile.TemporaryFile() as log:
-            self._master = subprocess.Popen(
-                [*self._base, "-M", "-N", self._target],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
-            while not os.path.exists(control):
-                if self._master.poll() is not None or time.monotonic() > deadline:
-                    _end_group(self._master)
-                    log.seek(0)
-                    self._check(255, log.read().decode(errors="replace"))
-                time.sleep(0.02)
-
-    def _argv(self, script: str, timeout: float) -> list[str]:
+    def _words(self, script: str, timeout: float) -> list[str]:
         words = ["timeout", "-k", "2", f"{timeout:.1f}", "sh", "-c", script]
         return [*self._prefix, shlex.join(words)]
 
     def _check(self, code: int, output: str) -> None:
         if code == 255:
-            lines = [line.strip() for line in output.splitlines() if line.strip()]
-            raise SideError(f"{self.name}: ssh: {lines[-1][:200] if lines else 'no answer'}")
+            raise SideError(f"{self.name}: {_last_line(output)}")
 
-    def close(self) -> None:
-        """End the kept connection."""
-        if self._master:
-            self._master.terminate()
-            try:
-                self._master.wait(5)
-            except subprocess.TimeoutExpired:
-                _end_group(self._master)
-            self._master = None
+
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no answer"
 
 
 def _ended(group: str, folder: str) -> str:

@@ -183,7 +183,9 @@ def scp(bench: Bench, case: Case, pair: Pair, sent: Files) -> float:
     else:
         words = [f"{ours}/{sent.source}", f"{theirs}/{sent.arrived}"]
     sent.remove_arrived()
-    done = run_client(bench, client, shlex.join(["scp", "-v", *server.ssh, "--", *words]))
+    # -v comes before the lab's own log level, and a connection of its own before the shared one.
+    own = ["-v", "-o", "ControlMaster=no", "-o", "ControlPath=none"]
+    done = run_client(bench, client, shlex.join(["scp", *own, *server.ssh, "--", *words]))
     if done.code == 127:
         raise CaseFailed(f"{client.name}: no scp there; install openssh-client")
     if done.timed_out or done.code:
