@@ -131,9 +131,9 @@ class Scratch:
             mode = bool(stat.S_IMODE(os.stat(path).st_mode) & 0o100)
             folder = os.path.dirname(name)
             while folder and folder not in out:
-                out[folder] = Row("dir", True, "", path)
+                out[folder] = Row("dir", True, "", self.folder, folder)
                 folder = os.path.dirname(folder)
-            out[name] = Row("file", mode, hash_file(path), path)
+            out[name] = Row("file", mode, hash_file(path), self.folder, name)
         return out
 
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from umlaan.agent.files import read_json, write_json
@@ -36,14 +37,19 @@ class Row(NamedTuple):
     kind: str  # file, link or dir
     executable: bool
     content: str  # a hash, or a link's target
-    origin: str  # where its bytes are
+    root: str  # its bytes are in this folder, under this name
+    name: str
+
+    @property
+    def origin(self) -> str:
+        """Where its bytes are."""
+        return f"{self.root}/{self.name}"
 
 
 Rows = dict[str, Row]
 
 
-def _walk(root: str) -> list[tuple[str, os.DirEntry[str]]]:
-    found: list[tuple[str, os.DirEntry[str]]] = []
+def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     todo = [""]
     while todo:
         below = todo.pop()
@@ -56,8 +62,7 @@ def _walk(root: str) -> list[tuple[str, os.DirEntry[str]]]:
                     todo.append(relative)
                 elif _LEFT.search(item.name):
                     continue
-                found.append((relative, item))
-    return found
+                yield relative, item
 
 
 def rows(root: str, cache: str, known: str | None = None) -> Rows:
@@ -72,11 +77,11 @@ def rows(root: str, cache: str, known: str | None = None) -> Rows:
         path = f"{root}/{relative}"
         if stat.S_ISREG(info.st_mode):
             digest = index.digest(relative, path, info) if index else f"{known}:{relative}"
-            out[relative] = Row("file", bool(info.st_mode & 0o100), digest, path)
+            out[relative] = Row("file", bool(info.st_mode & 0o100), digest, root, relative)
         elif stat.S_ISLNK(info.st_mode):
-            out[relative] = Row("link", False, os.readlink(path), path)
+            out[relative] = Row("link", False, os.readlink(path), root, relative)
         elif stat.S_ISDIR(info.st_mode):
-            out[relative] = Row("dir", True, "", path)
+            out[relative] = Row("dir", True, "", root, relative)
     if index:
         index.save()
     return out
@@ -160,13 +165,13 @@ def sync(tree: str, wanted: Rows, share: bool) -> list[str]:
     changed: list[str] = []
     known = read_json(record_path)
     record = _bring(tree, wanted, known if isinstance(known, dict) else {}, False, changed)
-    for name, item in sorted(_walk(tree), reverse=True):
-        if name not in wanted:
-            changed.append(name)
-            if item.is_dir(follow_symlinks=False):
-                shutil.rmtree(item.path)
-            else:
-                os.unlink(item.path)
+    extra = [(name, item) for name, item in _walk(tree) if name not in wanted]
+    for name, item in sorted(extra, key=lambda pair: pair[0], reverse=True):
+        changed.append(name)
+        if item.is_dir(follow_symlinks=False):
+            shutil.rmtree(item.path)
+        else:
+            os.unlink(item.path)
     if record != known:
         write_json(record_path, record)
     return changed
