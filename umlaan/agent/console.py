@@ -1,7 +1,7 @@
 """``console DIR [--tail N]``: attach this terminal to a node's console; Ctrl-] detaches.
 
-The log's last lines come first. Without a terminal on standard input it copies both ways until
-either side ends, so that it can be scripted. Exit code 0 when detached, 69 without a holder.
+The log's last lines come first. At the end of a piped standard input it detaches once the guest
+is quiet, so that it can be scripted. Exit code 0 when detached, 69 without a holder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from umlaan.agent.start import last_lines
 
 DETACH = b"\x1d"
+QUIET_S = 1.0
 
 
 def attach(directory: str) -> socket.socket:
@@ -45,8 +46,12 @@ def copy(link: socket.socket, keys: int, screen: int) -> str:
         # A regular file or /dev/null cannot be waited for, and has nothing to wait for.
         with contextlib.suppress(PermissionError):
             selector.register(keys, selectors.EVENT_READ, "keys")
+        quiet: float | None = None
         while True:
-            for event, _ in selector.select():
+            events = selector.select(quiet)
+            if not events:
+                return "detached"
+            for event, _ in events:
                 if event.data == "guest":
                     data = link.recv(65536)
                     if not data:
@@ -59,7 +64,9 @@ def copy(link: socket.socket, keys: int, screen: int) -> str:
                     if found:
                         return "detached"
                     if not data:
+                        # A script has said all: what it caused may still come.
                         selector.unregister(keys)
+                        quiet = QUIET_S
 
 
 def _write(screen: int, data: bytes) -> None:

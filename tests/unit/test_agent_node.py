@@ -1,0 +1,389 @@
+"""The agent's node verbs on a stand-in for UML: start, state, console, stop, leftovers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umlaan.agent import node, proc, rootlock, start
+from umlaan.agent.holder import ConsoleLog
+from umlaan.agent.wait import ended
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+FAKE = str(Path(__file__).with_name("fake_uml.py"))
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
+
+
+def agent(verb: str, *words: Any, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    arguments = [w if isinstance(w, str) else json.dumps(w) for w in words]
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "umlaan.agent", verb, *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    directory = tmp_path / "node9"
+    directory.mkdir()
+    root = directory / "root.ext4"
+    root.write_bytes(b"\0" * 4096)
+    words = ["umid=node9", f"uml_dir={directory}/uml/", f"ubda={root}"]
+    made = {
+        "name": "node9",
+        "dir": str(directory),
+        "umid": "node9",
+        "root": str(root),
+        "namespace": None,
+        "address": "127.0.0.1",
+        "argv": [sys.executable, FAKE, *words],
+        "kernel_sha256": "a" * 64,
+        "mem": 0,
+        "deadline": 1,
+    }
+    yield made
+    for one in node.members(made, node.read_record(str(directory))):
+        os.kill(one.pid, signal.SIGKILL)
+
+
+def state_of(order: dict[str, Any]) -> dict[str, Any]:
+    done = agent("node-state", {"nodes": [order], "memory": True})
+    assert done.returncode == 0, done.stderr
+    row: dict[str, Any] = json.loads(done.stdout)["node9"]
+    return row
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+
+
+def typed(order: dict[str, Any], text: str) -> str:
+    """What a person sees who attaches, types this and detaches."""
+    done = agent("console", order["dir"], text=f"{text}\n")
+    return done.stdout
+
+
+def test_never_launched(order: dict[str, Any]) -> None:
+    row = state_of(order)
+    assert (row["running"], row["record"], row["root_user"]) == (False, None, None)
+
+
+def test_start_returns_at_once_and_the_node_is_known(order: dict[str, Any]) -> None:
+    done = agent("node-start", order)
+    assert done.returncode == 0, done.stderr
+    row = state_of(order)
+    assert row["running"]
+    assert row["holder"]
+    assert done.stdout == f"node9: started, pid {row['pid']}\n"
+    assert row["record"]["argv"] == order["argv"]
+    assert row["record"]["kernel_sha256"] == "a" * 64
+    assert row["memory"] > 0
+    assert 0 <= row["uptime"] < 60
+
+
+def test_a_second_start_is_refused(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    done = agent("node-start", order)
+    assert done.returncode == start.BUSY
+    assert "it is up already" in done.stderr
+
+
+def test_starts_at_once_start_one(order: dict[str, Any]) -> None:
+    word = json.dumps(order)
+    command = [sys.executable, "-S", "-m", "umlaan.agent", "node-start", word]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    several = [subprocess.Popen(command, env=environment, stderr=-3, stdout=-3) for _ in range(4)]
+    assert sorted(one.wait(30) for one in several) == [0, 75, 75, 75]
+    leaders = [m for m in node.members(order, None) if m.pid == m.group]
+    assert len(leaders) == 1
+
+
+def test_the_guest_holds_the_root_s_lock(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    record = node.read_record(order["dir"])
+    assert record is not None
+    os.kill(record["holder"]["pid"], signal.SIGKILL)
+    until(lambda: not state_of(order)["holder"])
+    row = state_of(order)
+    assert row["running"], "a guest outlives its holder"
+    assert "node9" in (rootlock.holder(order["root"]) or "")
+    done = agent("root-run", "--root", order["root"], "--dir", order["dir"], "--", "true")
+    assert done.returncode == 199
+    assert "its node is up" in done.stderr
+
+
+def test_people_attach_and_detach(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    log = Path(order["dir"], "console.log")
+    until(lambda: b"Linux version fake" in log.read_bytes())
+    subprocess.run(
+        [sys.executable, "-S", "-m", "umlaan.agent", "console", order["dir"]],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        input=b"hello\n\x1d",
+        timeout=30,
+        check=True,
+    )
+    until(lambda: b"said hello" in log.read_bytes())
+    assert state_of(order)["running"]
+
+
+def test_the_end_is_recorded(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    assert "the guest has ended" in typed(order, "exit 7")
+    until(lambda: (node.read_record(order["dir"]) or {}).get("exit"))
+    row = state_of(order)
+    assert not row["running"]
+    assert row["record"]["exit"]["code"] == 7
+    assert "exit code 7" in Path(order["dir"], "console.log").read_text()
+    assert agent("console", order["dir"]).returncode == 69
+
+
+def test_a_panic_is_told_by_who_waits(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    typed(order, "panic")
+    until(lambda: not state_of(order)["running"])
+    done = agent("node-wait", order)
+    assert done.returncode == 1
+    assert "the guest's kernel panicked (abort)" in done.stderr
+    assert "console.log; its last lines:" in done.stderr
+
+
+def test_who_waits_has_a_deadline(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    done = agent("node-wait", {**order, "address": "127.9.9.9"})
+    assert done.returncode == 1
+    assert "is up but ssh on 127.9.9.9 does not answer" in done.stderr
+
+
+def test_a_uml_that_ends_at_once_is_no_start(order: dict[str, Any]) -> None:
+    done = agent("node-start", {**order, "argv": [*order["argv"], "quits"]})
+    assert "Kernel panic - not syncing: no root" in Path(order["dir"], "console.log").read_text()
+    # It may just have been seen alive: then who waits tells.
+    told = done if done.returncode else agent("node-wait", order)
+    assert told.returncode == 1
+    assert "exit code 3" in told.stderr
+
+
+def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    typed(order, "child")
+    until(lambda: len(node.members(order, None)) == 2)
+    record = node.read_record(order["dir"])
+    assert record is not None
+    os.kill(record["holder"]["pid"], signal.SIGKILL)
+    os.kill(record["pid"], signal.SIGKILL)
+    until(lambda: not state_of(order)["running"])
+    row = state_of(order)
+    assert len(row["leftovers"]) == 1
+    assert "node9" in row["root_user"]
+    done = agent("node-start", order)
+    assert done.returncode == 0, done.stderr
+    assert "1 processes of its last run ended" in done.stdout
+    assert proc.process(row["leftovers"][0]) is None or proc.process(row["leftovers"][0]).dead  # type: ignore[union-attr]
+
+
+def test_the_holder_ends_what_a_killed_uml_leaves(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    typed(order, "child")
+    until(lambda: len(node.members(order, None)) == 2)
+    os.kill(state_of(order)["pid"], signal.SIGKILL)
+    until(lambda: not node.members(order, None))
+    until(lambda: rootlock.holder(order["root"]) is None)
+    assert state_of(order)["record"]["exit"]["code"] == -9
+
+
+def test_a_uml_without_its_record_is_found(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    pid = state_of(order)["pid"]
+    os.unlink(node.record_path(order["dir"]))
+    os.makedirs(f"{order['dir']}/uml/node9", exist_ok=True)
+    Path(order["dir"], "uml/node9/pid").write_text(f"{pid}\n")
+    row = state_of(order)
+    assert (row["running"], row["pid"], row["record"]["adopted"]) == (True, pid, True)
+
+
+def test_a_recycled_pid_is_not_the_node(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    typed(order, "exit 0")
+    until(lambda: (node.read_record(order["dir"]) or {}).get("exit"))
+    me = proc.process(os.getpid())
+    assert me is not None
+    record = {**json.loads(Path(order["dir"], "launch.json").read_text()), "pid": me.pid}
+    record["start"] = me.start
+    Path(order["dir"], "launch.json").write_text(json.dumps(record))
+    assert not state_of(order)["running"]
+
+
+def test_a_record_of_another_boot_has_no_process(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    record = {**json.loads(Path(order["dir"], "launch.json").read_text()), "boot_id": "other"}
+    Path(order["dir"], "launch.json").write_text(json.dumps(record))
+    found = node.read_record(order["dir"])
+    assert found is not None
+    assert found["pid"] is None
+
+
+def test_stop_says_what_it_took(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    done = agent("node-stop", order)
+    assert done.returncode == 0, done.stderr
+    assert "its mconsole does not answer" in done.stdout
+    assert "stopped by SIGTERM" in done.stdout
+    assert not state_of(order)["running"]
+    again = agent("node-stop", order)
+    assert (again.returncode, again.stdout) == (0, "node9: down already\n")
+
+
+def test_stop_kills_what_does_not_listen(order: dict[str, Any]) -> None:
+    agent("node-start", {**order, "argv": [*order["argv"], "deaf"]})
+    until(lambda: "fake" in Path(order["dir"], "console.log").read_text())
+    done = agent("node-stop", order)
+    assert "stopped by SIGKILL (SIGTERM did not do)" in done.stdout
+    assert state_of(order)["record"]["exit"]["code"] == -9
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"argv": ["/nowhere/linux"]}, "kernel /nowhere/linux is not there"),
+        ({"root": "/nowhere/root"}, "root /nowhere/root is not there"),
+        ({"namespace": "umlaan-none"}, "network namespace umlaan-none is not there"),
+        ({"tmpdir": "/nowhere"}, "it holds the guest's memory"),
+        ({"mem": 1 << 60}, "it would die of SIGBUS"),
+        ({"dc_file": "/nowhere/DC0.sh"}, "no DC to start in: /nowhere/DC0.sh: missing"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_runs(
+    order: dict[str, Any], changed: dict[str, Any], message: str
+) -> None:
+    done = agent("node-start", {**order, **changed})
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert node.members(order, None) == []
+
+
+def test_a_noexec_tmpdir_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs("/dev/shm")
+    noexec = os.statvfs_result((*real[:8], real.f_flag | os.ST_NOEXEC, real.f_namemax))
+    monkeypatch.setattr(start.os, "statvfs", lambda _: noexec)
+    with pytest.raises(start.CannotStart, match="mount -o remount,exec /dev/shm"):
+        start.check_tmpdir("/dev/shm", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "pid"),
+    [("DC0=123\n", 123), ("#!/bin/sh\nexport DC3='77'\n", 77), ("DC=9", 9), ("nothing\n", None)],
+)
+def test_a_dc_file_is_read(text: str, pid: int | None) -> None:
+    assert node.parse_dc(text) == pid
+
+
+def test_a_dc_must_be_an_init(tmp_path: Path) -> None:
+    path = tmp_path / "DC0.sh"
+    path.write_text(f"DC0={os.getpid()}\n")
+    found = node.dc_state(str(path))
+    assert found is not None
+    assert "is not the init of a PID namespace" in found["fault"]
+
+
+def test_a_root_mounted_elsewhere_is_in_use(order: dict[str, Any]) -> None:
+    subprocess.run(["truncate", "-s", "4M", order["root"]], check=True)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", order["root"]], check=True)
+    script = f"mount -o loop {order['root']} /mnt && echo mounted && read line"
+    holder = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"mounted\n"
+        done = agent("node-start", order)
+        assert done.returncode == start.BUSY
+        assert "is in use by loop device" in done.stderr
+    finally:
+        holder.communicate()
+    rootlock.wait_free(order["root"], 5)
+
+
+def test_a_command_in_the_root_of_a_stopped_node(order: dict[str, Any], tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("bin", "lib", "lib64", "dev", "proc", "run", "etc"):
+        (tree / name).mkdir(parents=True)
+    subprocess.run(
+        f"cp -L /bin/sh {tree}/bin/; cp -L $(ldd /bin/sh | grep -o '/[^ ]*') "
+        f"{tree}/lib/; cp -L {tree}/lib/* {tree}/lib64/",
+        shell=True,
+        check=True,
+    )
+    subprocess.run(["truncate", "-s", "32M", order["root"]], check=True)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, order["root"]], check=True)
+    words = ["root-run", "--root", order["root"], "--dir", order["dir"]]
+    done = agent(
+        *words, "--", "sh", "-c", "echo $$ >/etc/mark; read x; echo $x; exit 3", text="hi\n"
+    )
+    assert (done.returncode, done.stdout) == (3, "hi\n"), done.stderr
+    done = agent(
+        *words, "--read-only", "--", "sh", "-c", "read x </etc/mark; echo $x; echo >/etc/no"
+    )
+    assert done.stdout.strip().isdigit()
+    assert done.returncode != 0
+    assert rootlock.used_by(order["root"]) is None
+    assert "/run/umlaan/root" not in Path("/proc/mounts").read_text()
+
+
+def test_a_full_log_loses_lines_and_says_so(tmp_path: Path) -> None:
+    log = ConsoleLog("/dev/full")
+    log.write(b"lost\r\n")
+    assert log.lost == 6
+    log.descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    log.write(b"kept\r\n")
+    text = (tmp_path / "log").read_text()
+    assert "6 bytes of console lost" in text
+    assert text.endswith("kept\n")
+
+
+def test_a_long_log_is_turned_over(tmp_path: Path) -> None:
+    log = ConsoleLog(str(tmp_path / "log"), limit=100)
+    for number in range(30):
+        log.write(f"line {number}\n".encode())
+    assert (tmp_path / "log").stat().st_size < 110
+    assert "line 29" in (tmp_path / "log").read_text() + (tmp_path / "log.1").read_text()
+
+
+def test_the_last_lines_keep_the_panic(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("Kernel panic - not syncing: why\r\n" + "trace\r\n" * 30)
+    lines = start.last_lines(str(path))
+    assert lines[0] == "Kernel panic - not syncing: why"
+    assert len(lines) == 16
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        (None, "nobody saw it end"),
+        ({"code": -9}, "killed by signal 9"),
+        ({"code": 134}, "panicked"),
+        ({"code": 2}, "exit code 2"),
+    ],
+)
+def test_ends_in_words(end: Any, text: str) -> None:
+    assert text in ended({"exit": end})
