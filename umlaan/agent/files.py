@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + wait
+    said = False
     try:
         while True:
             try:
@@ -58,6 +60,10 @@ def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     who = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
                     raise TimeoutError(f"{path} is held by {who or 'another process'}") from None
+                if not said and time.monotonic() > deadline - wait + 1:
+                    said = True
+                    who = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
+                    print(f"umlaan: waits for {who or 'another process'}", file=sys.stderr)
                 time.sleep(0.2)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{holder} (pid {os.getpid()})\n".encode(), 0)

@@ -8,6 +8,7 @@ Procedure: between the host's compilation and its use, unsaid there.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,7 @@ def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
     host.run_shell_command("(sleep 1; systemctl reboot || reboot) </dev/null >/dev/null 2>&1 &")
     host.disconnect()
     started = shown = time.monotonic()
+    time.sleep(2 * EVERY_S)
     while not _back(host, before):
         now = time.monotonic()
         if now - started > deadline:
@@ -116,6 +118,10 @@ def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
 
 def _back(host: Host, before: str) -> bool:
     """True once the machine answers from another boot."""
+    # A port that is not served yet is no event: paramiko would print a traceback each time.
+    talk = logging.getLogger("paramiko.transport")
+    level = talk.level
+    talk.setLevel(logging.CRITICAL + 1)
     try:
         host.connect(show_errors=False)
         if not host.connected:
@@ -125,6 +131,8 @@ def _back(host: Host, before: str) -> bool:
             return True
     except Exception as error:  # noqa: BLE001 - a machine on its way down fails in many ways
         logger.debug(f"{host.print_prefix}not back: {error}")
+    finally:
+        talk.setLevel(level)
     host.disconnect()
     return False
 
