@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from umlaan.agent import node, proc, rootlock, start
+from umlaan.agent import node, proc, rootlock, start, tap
 from umlaan.agent.holder import ConsoleLog
 from umlaan.agent.wait import ended
 
@@ -267,6 +267,7 @@ def test_stop_kills_what_does_not_listen(order: dict[str, Any]) -> None:
         ({"root": "/nowhere/root"}, "root /nowhere/root is not there"),
         ({"namespace": "umlaan-none"}, "network namespace umlaan-none is not there"),
         ({"tmpdir": "/nowhere"}, "it holds the guest's memory"),
+        ({"argv": [sys.executable, "eth0=tuntap,NOTAP,fe:fd:0:0:0:1"]}, "tap NOTAP is not there"),
         ({"mem": 1 << 60}, "it would die of SIGBUS"),
         ({"dc_file": "/nowhere/DC0.sh"}, "no DC to start in: /nowhere/DC0.sh: missing"),
     ],
@@ -374,6 +375,11 @@ def test_the_last_lines_keep_the_panic(tmp_path: Path) -> None:
     lines = start.last_lines(str(path))
     assert lines[0] == "Kernel panic - not syncing: why"
     assert len(lines) == 16
+
+
+def test_the_taps_of_a_command_line() -> None:
+    words = ["linux", "eth0=tuntap,HTAP,fe:fd:c0:a8:01:65", "vec1:transport=tap,ifname=T2,gro=1"]
+    assert tap.taps_of([*words, "ubda=/eth0=tuntap,x"]) == ["HTAP", "T2"]
 
 
 @pytest.mark.parametrize(

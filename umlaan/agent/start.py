@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from umlaan.agent import holder, node, proc, reach, rootlock
+from umlaan.agent import holder, node, proc, reach, rootlock, tap
 from umlaan.agent.files import locked, write_json
 
 BUSY = 75
@@ -98,6 +98,8 @@ def start(order: dict[str, Any]) -> str:
     tmpdir = order.get("tmpdir") or "/dev/shm"
     check_tmpdir(tmpdir, int(order.get("mem") or 0))
     swept = clear_leftovers(order)
+    if fault := tap.prepare(order.get("namespace"), order["argv"]):
+        raise CannotStart(fault)
     lock = rootlock.take(order["root"], f"{name} ({directory})", wait=10.0)
     try:
         rootlock.wait_free(order["root"], 5.0)

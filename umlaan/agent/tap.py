@@ -1,0 +1,74 @@
+"""The tap that a launch is about to hand to a guest: there, free, and without stale offloads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import socket
+import struct
+
+from umlaan.agent import proc
+
+_TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_WORD = re.compile(r"^eth\d+=tuntap,([^,]+)|^vec\d+:.*\bifname=([^,]+)")
+
+
+def taps_of(argv: list[str]) -> list[str]:
+    """The taps that a UML's command line names."""
+    found = (_WORD.match(word) for word in argv)
+    return [match.group(1) or match.group(2) for match in found if match]
+
+
+def fault_of(name: str) -> str | None:
+    """Make a tap fit for a guest, in this network namespace; what is wrong with it, or None.
+
+    A vector guest leaves its checksum and segmentation offloads on a persistent tap: a tuntap
+    guest after it answers ping while every TCP packet is lost.
+    """
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return f"tap {name} is not there; the network stage makes it"
+    try:
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return f"/dev/net/tun: {error.strerror}"
+    try:
+        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        fcntl.ioctl(tun, _TUNSETOFFLOAD, 0)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return f"tap {name} is held by another process"
+        return f"tap {name}: {error.strerror}"
+    finally:
+        os.close(tun)
+    return None
+
+
+def prepare(namespace: str | None, argv: list[str]) -> str | None:
+    """Make the taps of a command line fit, inside the lab's namespace; the first fault, or None."""
+    names = taps_of(argv)
+    if not names:
+        return None
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            try:
+                proc.enter_network(namespace)
+                fault = next(filter(None, map(fault_of, names)), "")
+            except OSError as error:
+                fault = str(error)
+            os.write(writer, fault.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        fault = file.read().decode()
+    os.waitpid(child, 0)
+    return fault or None
