@@ -20,7 +20,7 @@ from umlaan.measure.programs import Tree
 from umlaan.measure.runner import measure_case
 from umlaan.measure.sides import LocalSide, SideError, SshSide
 from umlaan.measure.transfers import clean
-from umlaan.model.dvs import Programs
+from umlaan.model.dvs import Dvs, Programs
 from umlaan.model.measure import Measure
 
 pytestmark = [
@@ -121,7 +121,9 @@ def bench(trees, tmp_path):
         side = LocalSide(f"node{number}", namespace(number))
         peers[number] = Peer(side, end, ADDRESS[number], tree)
     programs = Programs(environment=environ("{state}"))
-    made = Bench(Measure(**SMALL), programs, peers, run="test", lab="netns", host="here")
+    made = Bench(
+        Measure(**SMALL), Dvs(programs=programs), peers, run="test", lab="netns", host="here"
+    )
     yield made
     clean(made)
     for number, tree in trees.items():

@@ -1,7 +1,8 @@
 """The ledger: what a row may say, appending from several processes, and what a reader survives."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -131,24 +132,27 @@ def test_a_missing_ledger_says_what_writes_one(tmp_path):
         ledger.read(tmp_path / "none")
 
 
-def _write(path, run):
-    for _ in range(25):
-        ledger.append(path, row(run=run))
+_WRITER = """
+import sys
+from umlaan.measure import ledger
+row = ledger.read(sys.argv[1]).rows[0].model_copy(update={"run": sys.argv[2]})
+for _ in range(25):
+    ledger.append(sys.argv[1], row)
+"""
 
 
 def test_writers_wait_for_each_other(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(path, f"run{n}")) for n in range(4)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    ledger.append(path, row())
+    writers = [
+        subprocess.Popen([sys.executable, "-c", _WRITER, str(path), f"run{number}"])
+        for number in range(4)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     reading = ledger.read(path)
     assert reading.left_out == []
-    assert sorted({r.run for r in reading.rows}) == ["run0", "run1", "run2", "run3"]
-    assert len(reading.rows) == 100
+    assert {r.run for r in reading.rows[1:]} == {"run0", "run1", "run2", "run3"}
+    assert len(reading.rows) == 101
 
 
 def test_a_row_is_named_by_the_kernels_of_its_uml_nodes():

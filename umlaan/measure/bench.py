@@ -10,7 +10,7 @@ from umlaan.measure.cases import Case
 from umlaan.measure.ledger import End
 from umlaan.measure.programs import Commands, Endpoints, Tree
 from umlaan.measure.sides import Side
-from umlaan.model.dvs import Programs
+from umlaan.model.dvs import Dvs
 from umlaan.model.measure import Measure
 
 
@@ -49,7 +49,7 @@ class Bench:
     """Everything that the cases of one run share."""
 
     measure: Measure
-    programs: Programs
+    dvs: Dvs
     peers: Mapping[int, Peer]
     run: str
     lab: str
@@ -75,7 +75,7 @@ class Pair:
         server, client = bench.peers[case.server.number], bench.peers[case.client.number]
         ends = Endpoints.of(case, bench.measure)
         both = [
-            Commands(case, bench.measure, bench.programs, peer.tree, ends, peer is server)
-            for peer in (server, client)
+            Commands(case, bench.measure, bench.dvs, own.tree, ends, own is server, other.address)
+            for own, other in ((server, client), (client, server))
         ]
         return cls(server, client, *both)

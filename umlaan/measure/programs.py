@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from umlaan.measure.cases import Case
-from umlaan.model.dvs import Programs
+from umlaan.model.dvs import Dvs, Programs
 from umlaan.model.measure import Measure
 
 SERVER_NAME, CLIENT_NAME = "m3ftp_server", "m3ftp_client"
@@ -20,6 +20,7 @@ class Tree:
 
     dest: str
     state: str
+    run: str = "/run/umlaan"
     dcid: int = 0
     dc_pid: int | None = None
     nsenter: bool = False
@@ -58,10 +59,16 @@ class Commands:
 
     case: Case
     measure: Measure
-    programs: Programs
+    dvs: Dvs
     tree: Tree
     endpoints: Endpoints
     is_server: bool
+    remote_address: str = ""
+
+    @property
+    def programs(self) -> Programs:
+        """The tree's own programs that are not measured."""
+        return self.dvs.programs
 
     def names(self, **more: object) -> dict[str, object]:
         """Every name that has a value for this case and side."""
@@ -73,8 +80,14 @@ class Commands:
             "dcid": self.tree.dcid,
             "dest": self.tree.dest,
             "state": self.tree.state,
+            "run": self.tree.run,
+            "cluster": self.dvs.cluster,
+            "debug": self.dvs.debug,
             "node": ours.number,
+            "name": ours.name,
             "remote": theirs.number,
+            "remote_name": theirs.name,
+            "remote_address": self.remote_address,
             "server_ep": self.endpoints.server,
             "client_ep": self.endpoints.client,
             "size": p.size,

@@ -28,7 +28,10 @@ Faults = (CaseFailed, NotAFigure, SideError)
 
 
 def measure_case(bench: Bench, case: Case) -> Row:
-    """Warm up, repeat, and judge; whatever goes wrong is a failed row, never an exception."""
+    """Warm up, repeat, and judge; whatever goes wrong between the nodes is a failed row.
+
+    SideError only where the lab host itself is out of reach.
+    """
     began, before = datetime.now(UTC), bench.load()
     server, client = bench.peers[case.server.number], bench.peers[case.client.number]
     figures: Figures | None = None

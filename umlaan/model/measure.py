@@ -19,7 +19,8 @@ ALL_TESTS: tuple[TestName, ...] = (
     "scp-get",
     "scp-put",
 )
-_ENDS = {"dcid", "dest", "state", "node", "remote", "server_ep", "client_ep"}
+_ENDS = {"dcid", "dest", "state", "run", "node", "name", "cluster", "debug"}
+_ENDS |= {"remote", "remote_name", "remote_address", "server_ep", "client_ep"}
 _NAMES = _ENDS | {"size", "count", "children", "buffer", "remote_file", "local_file"}
 
 
