@@ -11,7 +11,7 @@ from umlaan.model.kernel import Kernel
 from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.model.toolchain import BuildRoot
 from umlaan.plan import toolchain
-from umlaan.plan.kernel import differences, kernels_on
+from umlaan.plan.kernel import differences, implied, kernels_on
 
 
 def lab(*nodes: dict[str, Any], **data: Any) -> Lab:
@@ -44,6 +44,9 @@ def test_packages_follow_the_data() -> None:
     assert "libc6-i386 [amd64]" in old
     static = {"subarch": "i386", "options": {"STATIC_LINK": "y"}}
     assert "libc6-i386 [amd64]" not in toolchain.packages(lab(kernel=static), "@local")
+    assert "libc6-i386 [amd64]" not in toolchain.packages(
+        lab(kernel={"subarch": "i386", "toolchain": rooted}), "@local"
+    )
     url = {"source": {"url": "https://example.org/l.tar.xz", "sha256": "0" * 64}}
     assert "curl" in toolchain.packages(lab(kernel=url), "@local")
     host = toolchain.packages(lab(host_kernel={"arch": "x86_64"}), "@local")
@@ -53,6 +56,15 @@ def test_packages_follow_the_data() -> None:
     assert {"mmdebstrap", "libc6-i386 [amd64]"} <= set(needed)
     assert "gcc" not in needed
     assert "gcc-multilib" in toolchain.packages(lab(dvs={"bits": 32}), "@local")
+
+
+def test_a_kernel_of_a_build_root_is_static_unless_said() -> None:
+    rooted = Kernel.model_validate({"toolchain": {"suite": "bullseye", "arch": "i386"}})
+    assert implied(rooted, {"NET": "y"}) == {"STATIC_LINK": "y", "NET": "y"}
+    assert implied(rooted, {"STATIC_LINK": "n"}) == {"STATIC_LINK": "n"}
+    assert implied(Kernel(), {"NET": "y"}) == {"NET": "y"}
+    host = Kernel.model_validate({"toolchain": {"suite": "bullseye"}, "arch": "i386"})
+    assert implied(host, {}) == {}
 
 
 def test_each_kernel_and_build_root_once() -> None:

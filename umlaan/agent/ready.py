@@ -102,7 +102,7 @@ def runs(path: str) -> None:
         remedy = ""
         if head == b"\x7fELF\x01":
             remedy = (
-                "; a 32-bit kernel needs libc6-i386 here, or no library at all: "
+                "; a 32-bit kernel needs a 32-bit C library here, or none at all: "
                 'options = {"STATIC_LINK": "y"}'
             )
         raise BuildError(f"the kernel was built, but {error}{remedy}") from None

@@ -65,6 +65,7 @@ def wanted(kernel: Kernel) -> tuple[dict[str, str], list[kconfig.Conflict], str 
             raise ValueError(f"kernel.fragments: {name}: no such file here or in {PACKAGE.parent}")
         texts.append((name, text))
     options, conflicts = kconfig.merge(texts, kernel.options)
+    options = plan.implied(kernel, options)
     base = None if kernel.base in BASES else read_here(kernel.base)
     if base is None and kernel.base not in BASES and not kernel.base.startswith("/"):
         raise ValueError(f"kernel.base: {kernel.base}: no such file here or in {PACKAGE.parent}")

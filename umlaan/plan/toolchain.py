@@ -65,7 +65,8 @@ def _for_kernel(kernel: Kernel) -> set[str]:
 
 def _needs_32_bit(kernel: Kernel) -> bool:
     """A dynamic i386 linux needs i386's loader and C library; a static one needs nothing."""
-    return kernel.subarch == "i386" and kernel.options.get("STATIC_LINK") != "y"
+    static = "y" if kernel.toolchain != "native" and not kernel.source.ready else "n"
+    return kernel.subarch == "i386" and kernel.options.get("STATIC_LINK", static) != "y"
 
 
 def build_root(toolchain: Toolchain, cache_dir: str) -> dict[str, Any] | None:
