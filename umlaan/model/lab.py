@@ -13,6 +13,7 @@ from umlaan.model.dvs import Dvs
 from umlaan.model.host import LabHost
 from umlaan.model.hostkernel import Builder, HostBoot, HostModule
 from umlaan.model.kernel import Kernel
+from umlaan.model.measure import Measure
 from umlaan.model.network import Network
 from umlaan.model.node import Node, NodeSettings
 from umlaan.model.root import Root
@@ -30,6 +31,7 @@ class Settings(Model):
     host_boot: HostBoot = HostBoot()
     host_modules: tuple[HostModule, ...] = ()
     dvs: Dvs | None = Dvs()
+    measure: Measure = Measure()
     root: Root = Root()
     node: NodeSettings = NodeSettings()
     host_dvk: bool = Field(True, description="node0 is the lab host itself; else a UML node too")
