@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
@@ -15,8 +14,7 @@ PR_SET_PDEATHSIG = 1
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """One line of /proc/PID/stat, as far as it identifies the process."""
 
     pid: int
@@ -140,12 +138,11 @@ def children(pid: int) -> list[int]:
     return [p for p in pids() if (one := process(p)) and one.parent == pid and not one.dead]
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _libc(function: str, what: str, *arguments: int) -> None:
+    # Imported late: most that looks at nodes needs no system call of its own.
+    import ctypes
 
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
@@ -159,16 +156,16 @@ def enter_network(namespace: str | None) -> None:
     except FileNotFoundError:
         raise FileNotFoundError(f"network namespace {namespace} is not there") from None
     try:
-        _check(_libc().setns(descriptor, CLONE_NEWNET), f"network namespace {namespace}")
+        _libc("setns", f"network namespace {namespace}", descriptor, CLONE_NEWNET)
     finally:
         os.close(descriptor)
 
 
 def unshare(flags: int) -> None:
     """unshare(2). OSError if not allowed."""
-    _check(_libc().unshare(flags), "unshare")
+    _libc("unshare", "unshare", flags)
 
 
 def die_with_parent(signal_number: int) -> None:
     """Have this process killed when its parent ends."""
-    _check(_libc().prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
+    _libc("prctl", "prctl", PR_SET_PDEATHSIG, signal_number, 0, 0, 0)

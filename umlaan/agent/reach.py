@@ -11,7 +11,6 @@ import errno
 import os
 import selectors
 import socket
-import subprocess
 import sys
 import time
 from typing import Any
@@ -87,6 +86,8 @@ def end_shared(directory: str) -> None:
     path = f"{directory}/ssh"
     if not os.path.exists(path):
         return
+    import subprocess  # late: looking at nodes starts none
+
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             ["ssh", "-F", "none", "-S", path, "-O", "exit", "guest"],
