@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from umlaan.model.base import AbsPath, EnvName, Model, OneLine, Sha256
 from umlaan.model.toolchain import Toolchain
 
 VariantName = Literal["ioctl", "ipc"]
+GUEST_RUN = "/run/umlaan"
+_NAMES = {"node", "name", "dcid", "cluster", "debug", "remote", "remote_name", "remote_address"}
+_NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name"}
+
+
+def host_run(state_dir: str) -> str:
+    """The folder of a lab on its lab host that lasts no longer than the lab is up."""
+    return f"{state_dir}/run"
 
 
 class BuildStep(Model):
@@ -30,22 +39,65 @@ class Programs(Model):
     """Which programs bring the DVS up, and where its state is read. ``{…}`` names are filled in.
 
     Every program runs in its own directory (it finds its library by a relative path). Names:
-    {node} {name} {dcid} {cluster} {debug} {remote} {remote_name} {dest} {state_dir}.
+    {node} {name} {dcid} {cluster} {debug} {remote} {remote_name} {remote_address} {dest} {state}
+    {run} {endpoint} {endpoint_name}. {run} is a folder of the lab's own on each side, gone with
+    the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
     """
 
     state: AbsPath = Field("/proc/dvs", description="where the nodes and proxies tables stand")
+    host_state: OneLine | None = Field(None, description="the same on a lab host, if elsewhere")
+    guest_prepare: OneLine | None = Field(
+        "dmesg -n 1", description="in a guest before all: debug output floods its console"
+    )
     init_dir: OneLine = "dvk-tests"
     init: OneLine = "./test_dvs_init -n {node} -D {debug} -C {cluster}"
+    guest_init: OneLine | None = Field(None, description="in a guest, where it differs")
+    init_end: OneLine | None = Field(None, description="undoes init; None: only a reboot does")
     dc_dir: OneLine = "dvk-tests"
     dc: OneLine | None = "./test_dc_init -d {dcid}"
-    dc_file: OneLine = Field("/dev/shm/DC{dcid}.sh", description="sets $DC0 to the init's pid")
+    dc_file: OneLine | None = Field(
+        "/dev/shm/DC{dcid}.sh", description="sets $DC0 to the init's pid; None: dc makes no init"
+    )
+    dc_end: OneLine | None = Field(None, description="ends a DC; None: its init gets SIGTERM")
     proxy_dir: OneLine = "dvk-proxies"
     proxy: OneLine | None = "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}"
+    proxy_restart: Literal["proxy", "node"] = Field(
+        "proxy", description="what a new start of a proxy takes: itself, or its whole node"
+    )
     add_node_dir: OneLine = "dvk-tests"
     add_node: OneLine | None = "./test_add_node {dcid} {remote}"
     unbind: OneLine = "./test_unbind {dcid} {endpoint}"
     rmtbind: OneLine = "./test_rmtbind {dcid} {endpoint} {remote} {endpoint_name}"
     environment: dict[EnvName, OneLine] = Field(default_factory=dict)
+    start_timeout: int = Field(15, ge=1, le=600, description="seconds for DVS, DC, proxies to come")
+    connect_timeout: int = Field(60, ge=1, le=3600, description="seconds until a pair is joined")
+
+    @field_validator("*")
+    @classmethod
+    def _known_names(cls, value: object) -> object:
+        texts = value.values() if isinstance(value, dict) else [value]
+        for text in texts:
+            if not isinstance(text, str):
+                continue
+            try:
+                names = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+            except ValueError as error:
+                raise ValueError(f"{error}; a brace of the command itself is doubled") from None
+            if unknown := names - _NAMES:
+                raise ValueError(
+                    f"unknown {{{min(unknown)}}}; allowed: {', '.join(sorted(_NAMES))}"
+                )
+        return value
+
+    def state_on_host(self, state_dir: str) -> str:
+        """Where the tables stand on a lab host."""
+        return (self.host_state or self.state).format(run=host_run(state_dir))
+
+    def dc_file_on_host(self, state_dir: str, dcid: int) -> str | None:
+        """The DC file on a lab host; None where making a DC leaves no init."""
+        if self.dc_file is None:
+            return None
+        return self.dc_file.format(run=host_run(state_dir), dcid=dcid)
 
 
 class Dvs(Model):

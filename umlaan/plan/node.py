@@ -64,9 +64,7 @@ def dc_file(lab: Lab, node: Node) -> tuple[str | None, bool]:
     if dcid is None or host.dvs is None or not host.host_dvk:
         return None, False
     programs = host.dvs.programs
-    path = programs.dc_file.replace("{dcid}", str(dcid))
-    path = path.replace("{state_dir}", node.state_dir)
-    return path, programs.dc is not None
+    return programs.dc_file_on_host(node.state_dir, dcid), programs.dc is not None
 
 
 def address_of(node: Node, dc: str | None = None) -> Row:
