@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from umlaan.measure import stats
 from umlaan.measure.cases import described
@@ -152,6 +153,31 @@ def report(readings: Sequence[Reading], between: Sequence[str] = ()) -> Report:
     keys = sorted({key for rows in newest for key in rows}, key=Key.order)
     entries = [Entry(key, tuple(rows.get(key) for rows in newest)) for key in keys]
     return Report(sides, entries, left_out)
+
+
+def as_json(made: Report) -> dict[str, Any]:
+    """A report for scripts: each measurement with the rows of its sides and their difference."""
+    entries = []
+    for entry in made.entries:
+        difference = entry.difference
+        known = entry.reference
+        entries.append(
+            {
+                "test": entry.key.test,
+                "client": entry.key.client,
+                "server": entry.key.server,
+                "rows": [
+                    row.model_dump(mode="json", exclude_none=True) if row else None
+                    for row in entry.rows
+                ],
+                "ratio": difference.ratio if difference else None,
+                "outside_spread": difference.outside if difference else None,
+                "difference": difference.words if difference else None,
+                "published": known.value if known else None,
+            }
+        )
+    sides = [side.label for side in made.sides]
+    return {"sides": sides, "entries": entries, "left_out": made.left_out}
 
 
 def _kernel(word: str, rows: Sequence[Row]) -> str:

@@ -54,7 +54,8 @@ def throughput(report: Report) -> Plot | None:
         return None
     figure = go.Figure()
     series = _series(rows)
-    for index, ((label, side), found) in enumerate(list(series.items())[:MOST_SERIES]):
+    colours = _colours(rows)
+    for (label, side), found in list(series.items())[:MOST_SERIES]:
         points = sorted((r.parameters.size or 0, r) for _, _, r in found)
         figure.add_trace(
             go.Scatter(
@@ -66,7 +67,11 @@ def throughput(report: Report) -> Plot | None:
                 mode="lines+markers",
                 name=label,
                 line={"dash": "dash" if side else "solid"},
-                marker={"color": COLOURS[index], "size": 8, "symbol": SYMBOLS[side]},
+                marker={
+                    "color": colours[found[0][0].key.direction],
+                    "size": 8,
+                    "symbol": SYMBOLS[side],
+                },
             )
         )
     sizes = sorted({r.parameters.size or 0 for _, _, r in rows})
@@ -92,6 +97,7 @@ def files(report: Report) -> Plot | None:
     figure = go.Figure()
     names = list(dict.fromkeys(_file_test(e.key) for e, _, _ in rows))
     series = _series(rows)
+    colours = _colours(rows)
     for index, ((label, side), found) in enumerate(list(series.items())[:MOST_SERIES]):
         measured = [r for _, _, r in found]
         figure.add_trace(
@@ -105,7 +111,11 @@ def files(report: Report) -> Plot | None:
                 orientation="h",
                 offsetgroup=str(index),
                 name=label,
-                marker={"color": COLOURS[index], "size": 10, "symbol": SYMBOLS[side]},
+                marker={
+                    "color": colours[found[0][0].key.direction],
+                    "size": 10,
+                    "symbol": SYMBOLS[side],
+                },
             )
         )
     known = {_file_test(e.key): ref for e, _, _ in rows if (ref := e.reference)}
@@ -237,12 +247,18 @@ _HOVER = "%{customdata[0]}: %{customdata[1]}<br>%{customdata[2]}<extra></extra>"
 
 
 def _measured(report: Report) -> list[tuple[Entry, int, Row]]:
-    return [
-        (entry, side, row)
-        for entry in report.entries
-        for side, row in enumerate(entry.rows)
-        if row is not None and row.figures
-    ]
+    """The rows with figures; of those that differ in count or file alone, the newest."""
+    newest: dict[tuple[object, ...], tuple[Entry, int, Row]] = {}
+    for entry in report.entries:
+        key, p = entry.key, entry.key.parameters
+        for side, row in enumerate(entry.rows):
+            if row is None or row.figures is None:
+                continue
+            place = (key.test, key.direction, p.buffer, p.size, side)
+            known = newest.get(place)
+            if known is None or row.time > known[2].time:
+                newest[place] = (entry, side, row)
+    return list(newest.values())
 
 
 def _series(
@@ -255,6 +271,12 @@ def _series(
         name = f"{entry.key.direction}, {'AB'[side]}" if two else entry.key.direction
         out.setdefault((name, side), []).append((entry, side, row))
     return out
+
+
+def _colours(rows: list[tuple[Entry, int, Row]]) -> dict[str, str]:
+    """A colour a direction, the same on both sides."""
+    directions = dict.fromkeys(entry.key.direction for entry, _, _ in rows)
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(directions)}
 
 
 def _latency_name(report: Report, entry: Entry, side: int) -> str:

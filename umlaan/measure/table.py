@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +26,9 @@ def spread(row: Row) -> str:
 def table(report: Report) -> Table:
     """One row a measurement; with two sides their medians, the ratio and what it means."""
     two = len(report.sides) == 2
-    out = Table(title=_title(report), title_justify="left", header_style="bold")
+    out = Table(
+        title=_title(report), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold"
+    )
     for name in ("test", "of", "client → server"):
         out.add_column(name)
     if two:
@@ -37,7 +40,7 @@ def table(report: Report) -> Table:
         for name in ("median", "min – max", "IQR", "n"):
             out.add_column(name, justify="right")
         out.add_column("unit")
-        out.add_column("reference", justify="right")
+        out.add_column("published", justify="right")
     for entry in report.entries:
         head = [entry.key.test, entry.key.what, entry.key.direction]
         out.add_row(*head, *(_compared(entry) if two else _single(entry)))
