@@ -46,6 +46,8 @@ IfName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0
 NameStr = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 OneLine = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
+Suite = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]*$")]
+Below = Annotated[str, StringConstraints(pattern=r"^[^/\n\x00][^\n\x00]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from umlaan.model.base import AbsPath, EnvName, Model, OneLine, Sha256
+from umlaan.model.base import AbsPath, Below, EnvName, Model, OneLine, Sha256
 from umlaan.model.toolchain import Toolchain
 
 VariantName = Literal["ioctl", "ipc"]
@@ -24,7 +24,7 @@ def host_run(state_dir: str) -> str:
 class BuildStep(Model):
     """One make: ``make -C DIR VARIABLES TARGETS``. A variant's own variables come last."""
 
-    dir: OneLine = Field(..., pattern=r"^[^/].*$")
+    dir: Below
     targets: tuple[OneLine, ...] = ()
     variables: dict[EnvName, OneLine] = Field(default_factory=dict)
     ioctl: dict[EnvName, OneLine] = Field(default_factory=dict)

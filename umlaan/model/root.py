@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from umlaan.model.base import AbsPath, Model, OneLine, Size
+from umlaan.model.base import AbsPath, Model, OneLine, Size, Suite
 
 
 class MadeRoot(Model):
     """An ext4 image of Debian that umlaan makes with mmdebstrap and mke2fs -d."""
 
-    suite: OneLine = Field("bookworm", pattern=r"^[a-z][a-z0-9.-]*$")
+    suite: Suite = "bookworm"
     arch: Literal["amd64", "i386"] = "amd64"
     mirror: OneLine | None = None
     packages: tuple[OneLine, ...] = Field((), description="beyond what a node needs")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
-from umlaan.model.base import Model, OneLine
+from umlaan.model.base import Model, OneLine, Suite
 
 
 class BuildRoot(Model):
     """A Debian suite and architecture, made once by mmdebstrap and keyed by its content."""
 
-    suite: OneLine = Field(..., pattern=r"^[a-z][a-z0-9.-]*$")
+    suite: Suite
     arch: Literal["amd64", "i386", "arm64"] = "amd64"
     mirror: OneLine | None = None
     packages: tuple[OneLine, ...] = ()

@@ -1,0 +1,195 @@
+"""The main job on a real UML node: first run, second run, each drift repaired alone, destroy.
+
+The tests of this module share one lab and run in order: each leaves it converged.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import REPO, Lab, Result
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+def converged(lab: Lab) -> None:
+    again = lab.deploy()
+    assert (again.changed, again.verdict, again.code) == (0, "up", 0), again.output
+
+
+def repaired(lab: Lab, *words: str, changed: int | None = None) -> Result:
+    """One run repairs, in these words; the next changes nothing."""
+    result = lab.deploy()
+    for text in words:
+        assert text in result.output, result.output
+    assert (result.verdict, result.code) == ("up", 0), result.output
+    assert result.changed > 0
+    if changed is not None:
+        assert result.changed == changed, result.output
+    converged(lab)
+    return result
+
+
+def pid_of(lab: Lab, node: str = "node1") -> int:
+    import json
+
+    record = json.loads((lab.state_dir / "nodes" / node / "launch.json").read_text())
+    return int(record["pid"])
+
+
+def test_a_plan_for_nothing_changes_nothing(lab: Lab) -> None:
+    plan = lab.dry()
+    assert plan.verdict == "absent", plan.output
+    assert plan.changed > 5 and plan.code == 0
+    assert "bridge br0: make, it is missing" in plan.output
+    assert not (lab.state_dir / "nodes").exists()
+    assert lab.name not in subprocess.run(["ip", "netns"], text=True, capture_output=True).stdout
+
+
+def test_first_run_ends_with_a_verified_node(lab: Lab) -> None:
+    result = lab.deploy()
+    assert (result.code, result.verdict, result.failed) == (0, "up", 0), result.output
+    assert "DVS tree            /usr/src/dvs           as built" in result.output
+
+
+def test_second_run_changes_nothing_and_is_quick(lab: Lab) -> None:
+    result = lab.deploy()
+    assert (result.changed, result.verdict) == (0, "up"), result.output
+    # 5 s is the aim on an idle machine; CI's two cores have other work beside.
+    assert result.seconds < 15
+
+
+def test_a_plan_of_a_converged_lab_is_empty(lab: Lab) -> None:
+    plan = lab.dry()
+    assert (plan.changed, plan.verdict, plan.code) == (0, "up", 0), plan.output
+
+
+def test_exec_and_files_reach_a_live_guest(lab: Lab, tmp_path: Path) -> None:
+    assert "node1" in lab.exec("@uml/node1", "cat", "/etc/hostname").output
+    files_both_ways(lab, tmp_path)
+    assert lab.exec("@uml/node1", "false").code != 0
+
+
+def files_both_ways(lab: Lab, tmp_path: Path) -> None:
+    """pyinfra's own operations and a 10 MB file of any bytes, there and back."""
+    content = os.urandom(10_000_000)
+    (tmp_path / "big").write_bytes(content)
+    (tmp_path / "word.j2").write_text("I am {{ host.name }}\n")
+    deploy = tmp_path / "files_deploy.py"
+    deploy.write_text(
+        "from pyinfra.operations import files, apt\n"
+        f"files.put(name='put', src='{tmp_path}/big', dest='/root/big')\n"
+        f"files.template(name='template', src='{tmp_path}/word.j2', dest='/root/word')\n"
+        f"files.get(name='get', src='/root/big', dest='{tmp_path}/back')\n"
+        "apt.packages(name='apt', packages=['openssh-server'], no_recommends=True)\n"
+    )
+    options = ("-y", "--limit", "@uml/node1")
+    result = lab.pyinfra(str(deploy), options=options)
+    assert result.code == 0, result.output
+    assert (tmp_path / "back").read_bytes() == content
+    (tmp_path / "back").unlink()
+    assert "I am @uml/node1" in lab.exec("@uml/node1", "cat", "/root/word").output
+    assert lab.exec("@uml/node1", "rm", "/root/big", "/root/word").code == 0
+
+
+def test_bridge_deleted(lab: Lab) -> None:
+    assert lab.inside("ip", "link", "del", "br0").returncode == 0
+    repaired(lab, "bridge br0: make, it is missing", "tap HTAP")
+
+
+def test_tap_detached(lab: Lab) -> None:
+    assert lab.inside("ip", "link", "set", "HTAP", "nomaster").returncode == 0
+    repaired(lab, "tap HTAP: enslave to br0", changed=1)
+
+
+def test_address_changed(lab: Lab) -> None:
+    lab.inside("ip", "addr", "del", "192.168.1.10/24", "dev", "br0")
+    lab.inside("ip", "addr", "add", "192.168.1.77/24", "dev", "br0")
+    repaired(lab, "192.168.1.77/24")
+
+
+def test_guest_killed(lab: Lab) -> None:
+    os.kill(pid_of(lab), signal.SIGKILL)
+    repaired(lab, "node1: start, ", changed=None)
+
+
+def test_guest_shut_down_by_its_user(lab: Lab) -> None:
+    lab.exec("@uml/node1", "poweroff")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and Path(f"/proc/{pid_of(lab)}/exe").exists():
+        time.sleep(0.2)
+    plan = lab.dry()
+    assert plan.verdict == "down", plan.output
+    repaired(lab, "node1: start, ")
+
+
+def test_a_file_in_the_guests_etc_edited(lab: Lab) -> None:
+    assert lab.exec("@uml/node1", "sh -c 'echo 10.9.9.9 node0 >> /etc/hosts'").code == 0
+    result = repaired(lab, "node1 /etc/hosts: write, it differs", changed=1)
+    assert "10.9.9.9" not in lab.exec("@uml/node1", "cat", "/etc/hosts").output, result.output
+
+
+def test_dvs_tree_damaged_in_the_stopped_root(lab: Lab, tmp_path: Path) -> None:
+    stop = tmp_path / "stop_deploy.py"
+    stop.write_text("from tasks import launch\nlaunch.stop()\n")
+    done = lab.pyinfra(str(stop), options=("-y", "--limit", "@uml/node1"))
+    assert done.code == 0, done.output
+    damage = "echo mine > /usr/src/dvs/received.txt; rm /usr/src/dvs/dvk-lib/libdvkipc.so"
+    assert lab.exec("@uml/node1", f"sh -c '{damage}'").code == 0
+    files_both_ways(lab, tmp_path)
+    repaired(lab, "node1 /usr/src/dvs: unpack dvs.tar.gz, dvk-lib/libdvkipc.so differ")
+    kept = lab.exec("@uml/node1", "cat", "/usr/src/dvs/received.txt")
+    assert "mine" in kept.output
+
+
+def test_dvs_source_edited(lab: Lab) -> None:
+    copy = lab.folder / "dvs-source"
+    shutil.copytree(REPO / "examples" / "sample-dvs", copy)
+    lab.data["dvs.source"] = str(copy)
+    assert lab.deploy().verdict == "up"
+    with (copy / "dvk-lib" / "dvk.h").open("a") as file:
+        file.write("/* edited */\n")
+    repaired(lab, "DVS ipc: rebuild, source changed: dvk-lib/dvk.h")
+
+
+def test_one_kernel_option_changed(lab: Lab) -> None:
+    lab.host_data["@uml/node1"] = {
+        "node.dcid": None,
+        "kernel.options": {"CONFIG_LOCALVERSION": "-tried"},
+    }
+    result = repaired(lab, "CONFIG_LOCALVERSION")
+    assert "-tried" in lab.exec("@uml/node1", "uname", "-r").output, result.output
+    lab.host_data["@uml/node1"] = {"node.dcid": None}
+    repaired(lab, "node1: restart")
+
+
+def test_built_kernel_truncated(lab: Lab) -> None:
+    kernels = list((lab.state_dir / "kernels").glob("*/linux"))
+    assert kernels
+    for path in kernels:
+        beside = path.with_suffix(".short")
+        beside.write_bytes(path.read_bytes()[:1000])
+        beside.rename(path)
+    result = lab.deploy()
+    assert "linux" in result.output and result.changed >= 1, result.output
+    assert result.verdict == "up"
+    converged(lab)
+
+
+def test_an_unknown_user_file_in_the_state_folder_survives_destroy(lab: Lab) -> None:
+    mine = lab.state_dir / "my-notes.txt"
+    mine.write_text("mine")
+    result = lab.destroy()
+    assert (result.verdict, result.code) == ("absent", 0), result.output
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    lab.state_dir.rmdir()
+    again = lab.destroy()
+    assert (again.changed, again.verdict, again.code) == (0, "absent", 0), again.output

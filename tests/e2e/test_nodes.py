@@ -1,0 +1,127 @@
+"""Two nodes that reach each other, one limited run, one lab's lock, and runs killed half-way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import REPO, Lab
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Lab) -> Lab:
+    lab.nodes = ["@uml/node1", "@uml/node2"]
+    result = lab.deploy()
+    assert (result.code, result.verdict) == (0, "up"), result.output
+    return lab
+
+
+def test_two_nodes_ping_each_other(pair: Lab) -> None:
+    for here, there in (("node1", "node2"), ("node2", "node1"), ("node2", "node0")):
+        result = pair.exec(f"@uml/{here}", "ping", "-n", "-c", "2", there)
+        assert " 0% packet loss" in result.output, result.output
+
+
+def test_both_are_left_alone_the_second_time(pair: Lab) -> None:
+    result = pair.deploy()
+    assert (result.changed, result.verdict) == (0, "up"), result.output
+
+
+def test_limit_repairs_one_node_and_leaves_the_other_down(pair: Lab) -> None:
+    for node in ("node1", "node2"):
+        assert pair.exec(f"@uml/{node}", "poweroff").code in (0, 1)
+    _wait_down(pair, "node1", "node2")
+    result = pair.deploy("--limit", "@uml/node1")
+    assert (result.code, result.verdict) == (0, "up"), result.output
+    assert pair.dry().verdict == "drifted"
+    assert pair.deploy().verdict == "up"
+
+
+def test_one_nodes_failure_stops_that_node_alone(pair: Lab) -> None:
+    pair.host_data["@uml/node2"] = {"node.mem": "900T"}
+    result = pair.deploy()
+    pair.host_data.pop("@uml/node2")
+    assert result.verdict == "failed" and result.code != 0
+    assert "Traceback" not in result.output
+    alive = pair.exec("@uml/node1", "true")
+    assert alive.code == 0, alive.output
+    assert pair.deploy().verdict == "up"
+
+
+def test_two_runs_at_once_the_second_names_the_first(pair: Lab) -> None:
+    holder = _started(pair)
+    try:
+        _until_output(holder, "Beginning operation run")
+        second = pair.deploy()
+        assert "another run is at work on @local" in second.output, second.output
+        assert f"pid {holder.pid}" in second.output
+        assert second.code != 0
+    finally:
+        holder.wait(120)
+    assert pair.deploy().changed == 0
+
+
+@pytest.mark.parametrize("word", ["Base image", "Root | Root", "DVS tree", "Launch"])
+def test_a_run_killed_half_way_converges(pair: Lab, word: str) -> None:
+    assert pair.destroy().verdict == "absent"
+    run = _started(pair)
+    _until_output(run, f"Starting operation: {word}" if "|" in word else word)
+    time.sleep(0.3)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    _settle(pair)
+    result = pair.deploy()
+    assert (result.code, result.verdict) == (0, "up"), result.output
+    again = pair.deploy()
+    assert (again.changed, again.verdict) == (0, "up"), again.output
+
+
+def _started(lab: Lab) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        lab.words("deploy.py"),
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def _until_output(run: subprocess.Popen[str], word: str) -> None:
+    assert run.stdout is not None
+    seen = []
+    for line in run.stdout:
+        seen.append(line)
+        if word in line:
+            return
+    raise AssertionError("".join(seen))
+
+
+def _settle(lab: Lab) -> None:
+    """The lock goes with the killed run's pipe; wait for it rather than guess."""
+    deadline = time.monotonic() + 10
+    path = Path(f"/run/umlaan/{lab.name}.lock")
+    while time.monotonic() < deadline:
+        free = subprocess.run(["flock", "-n", str(path), "true"])
+        if free.returncode == 0:
+            return
+        time.sleep(0.1)
+
+
+def _wait_down(lab: Lab, *nodes: str) -> None:
+    import json
+
+    deadline = time.monotonic() + 30
+    for node in nodes:
+        record = json.loads((lab.state_dir / "nodes" / node / "launch.json").read_text())
+        while time.monotonic() < deadline and Path(f"/proc/{record['pid']}/root").exists():
+            time.sleep(0.2)
