@@ -212,11 +212,14 @@ class UmlConnector(BaseConnector):
         try:
             return self._run(unix_command.get_raw_value(), print_output, **control)
         except OSError as error:
-            # Not raised: pyinfra would show the message on one line, with its newlines escaped.
-            lines = str(error).splitlines()
-            for line in lines if print_output else ():
-                echo(f"{self.host.print_prefix}{format_text(line, 'red')}", err=True)
-            return False, CommandOutput([OutputLine("stderr", line) for line in lines])
+            return self._refused(error, print_output)
+
+    def _refused(self, error: OSError, print_output: bool) -> tuple[bool, CommandOutput]:
+        # Not raised: pyinfra would show the message on one line, with its newlines escaped.
+        lines = str(error).splitlines()
+        for line in lines if print_output else ():
+            echo(f"{self.host.print_prefix}{format_text(line, 'red')}", err=True)
+        return False, CommandOutput([OutputLine("stderr", line) for line in lines])
 
     def _parcel(self) -> str:
         """A path on the lab host for a file on its way, in a folder for root alone."""
@@ -289,9 +292,10 @@ class UmlConnector(BaseConnector):
 
     def feed(self, script: str, path: str) -> tuple[bool, CommandOutput]:
         """Run a script in the node with a file of the lab host as its standard input."""
-        if self.way() == "none":
-            return True, CommandOutput([])
-        return self._script(script, after=f"<{shlex.quote(path)}")
+        try:
+            return self._script(script, after=f"<{shlex.quote(path)}")
+        except OSError as error:
+            return self._refused(error, False)
 
     def _script(
         self, script: str, before: str = "", after: str = "", **arguments: Any
