@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from umlaan.agent import kernel_build, kernel_state
+from umlaan.agent import kconfig, kernel_build, kernel_state
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.index import hash_file
 from umlaan.model.kernel import Kernel
@@ -50,6 +50,8 @@ $(O)/%.o: kernel/%.c
 	@echo '  CC      $*.o'
 	@sleep $(or $(SLOW),0)
 	@$(CC) -g -c -o $@ $(CURDIR)/$<
+menuconfig:
+	@cat >>$(O)/.config
 kernelrelease:
 	@echo $(VERSION).$(PATCHLEVEL).$(SUBLEVEL)-small
 """
@@ -123,7 +125,7 @@ def test_a_configuration_edited_by_hand_is_written_anew(tmp_path: Path, tree: Pa
     (out / ".config").write_text("CONFIG_NONSENSE=y\n")
     other = spec_of(tmp_path, str(tree), {"NET": "y", "SMP": "y"})
     built(other)
-    assert kernel_build.kconfig.parse((out / ".config").read_text()) == {"NET": "y", "SMP": "y"}
+    assert kconfig.parse((out / ".config").read_text()) == {"NET": "y", "SMP": "y"}
 
 
 def test_an_option_that_does_not_survive_is_named(tmp_path: Path, tree: Path) -> None:
@@ -238,6 +240,21 @@ def test_kernels_of_no_node_go_but_not_while_they_run(tmp_path: Path, tree: Path
     assert {p.name for p in Path(third["dir"]).parent.iterdir()} == {other["id"], third["id"]}
     kernel_build.prune(third)
     assert {p.name for p in Path(third["dir"]).parent.iterdir()} == {third["id"]}
+
+
+def test_the_menu_changes_a_copy_and_gives_a_fragment(tmp_path: Path, tree: Path) -> None:
+    spec = spec_of(tmp_path, str(tree), {"NET": "y", "HZ": "100"})
+    first = built(spec)
+    path, fragment = tmp_path / "spec.json", tmp_path / "mine.config"
+    path.write_text(json.dumps(spec))
+    command = [sys.executable, "-S", "-m", "umlaan.agent", "menuconfig", str(path), str(fragment)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    typed = "# CONFIG_NET is not set\nCONFIG_SMP=y\n"
+    done = subprocess.run(command, env=environment, input=typed, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "2 options differ", done.stderr
+    assert kconfig.parse(fragment.read_text()) == {"NET": "n", "SMP": "y"}
+    assert built(spec) == first
+    assert not list((tmp_path / "cache/build").glob("menuconfig-*"))
 
 
 def test_no_network_and_a_read_only_tree_in_the_chamber(tmp_path: Path, tree: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from umlaan.agent import kernel_build, kernel_state
+from umlaan.agent import kernel_build, kernel_make, kernel_state
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import write_json
 from umlaan.agent.index import hash_file
@@ -246,10 +246,10 @@ def test_a_build_that_was_cut_off_loses_only_what_it_wrote_last(tmp_path: Path) 
     old, new = out / "kernel.o", out / "fork.o"
     old.write_text("whole")
     os.utime(old, (time.time() - 100, time.time() - 100))
-    (out / kernel_build.UNFINISHED).write_text("")
+    (out / kernel_make.UNFINISHED).write_text("")
     for path in (new, out / ".config", out / "include/config/NET"):
         path.write_text("x")
-    kernel_build.recover(str(out))
+    kernel_make.recover(str(out))
     assert old.exists()
     assert not new.exists()
     assert (out / ".config").exists()
@@ -261,5 +261,5 @@ def test_a_clock_set_back_builds_afresh(tmp_path: Path) -> None:
     out.mkdir()
     (out / "fork.o").write_text("x")
     write_json(f"{out}.json", {"ended": time.time() + 3600})
-    kernel_build.recover(str(out))
+    kernel_make.recover(str(out))
     assert not out.exists()

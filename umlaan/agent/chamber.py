@@ -97,10 +97,11 @@ class Chamber:
         apart = ["unshare", "--mount", "--net", "--propagation", "private"]
         return [*apart, "sh", "-euc", self.script(command)]
 
-    def run(self, command: list[str]) -> int:
-        """Run with output inherited (it is the log); the exit code."""
+    def run(self, command: list[str], *, terminal: bool = False) -> int:
+        """Run with output inherited (it is the log), input only for a person; the exit code."""
         print(f"+ {shlex.join(command)}", flush=True)
-        return subprocess.run(self.argv(command), stdin=subprocess.DEVNULL, check=False).returncode
+        stdin = None if terminal else subprocess.DEVNULL
+        return subprocess.run(self.argv(command), stdin=stdin, check=False).returncode
 
     def ask(self, command: list[str]) -> str:
         """What a command prints. BuildError if it fails."""

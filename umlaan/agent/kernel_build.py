@@ -12,25 +12,14 @@ import hashlib
 import os
 import shutil
 import sys
-import time
 from typing import Any
 
-from umlaan.agent import (
-    kconfig,
-    kernel_state,
-    kmodules,
-    kobjects,
-    patching,
-    ready,
-    source,
-    trees,
-)
-from umlaan.agent.chamber import CCACHE, OUT, TREE, BuildError, Chamber, say
+from umlaan.agent import kconfig, kernel_state, kmodules, patching, ready, source, trees
+from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import locked, read_json, write_atomic, write_json
 from umlaan.agent.index import hash_file
+from umlaan.agent.kernel_make import Make, compile_, output_folder, read_bytes
 from umlaan.agent.spec import load
-
-UNFINISHED = ".umlaan-unfinished"
 
 
 def prepare_tree(spec: dict[str, Any], found: dict[str, Any]) -> str:
@@ -61,141 +50,6 @@ def prepare_tree(spec: dict[str, Any], found: dict[str, Any]) -> str:
         say(f"source tree: {', '.join(changed[:3])}{more} renewed")
     shutil.rmtree(scratch, ignore_errors=True)
     return tree
-
-
-def output_folder(spec: dict[str, Any], tree: str, tools: dict[str, str]) -> str:
-    """The O= folder: one for each tree, architecture, base and toolchain."""
-    named = [os.path.basename(tree), spec["arch"], spec["subarch"], spec["base"], tools["id"]]
-    return f"{spec['cache']}/build/{hashlib.sha256(repr(named).encode()).hexdigest()[:16]}"
-
-
-def recover(out: str) -> None:
-    """Make an O= folder safe to go on in after a build that was killed, or a clock set back."""
-    mark = f"{out}/{UNFINISHED}"
-    newest = read_json(f"{out}.json")
-    if isinstance(newest, dict) and newest["ended"] > time.time() + 2:
-        say("the clock was set back since the last build: build afresh")
-        shutil.rmtree(out)
-    if not os.path.exists(mark):
-        return
-    started = os.path.getmtime(mark) - 2
-    gone = 0
-    for folder, folders, files in os.walk(out):
-        # These files' times tell make which options changed: they are renewed whole or not at all.
-        folders[:] = [f for f in folders if f"{folder}/{f}" != f"{out}/include/config"]
-        for name in files:
-            path = f"{folder}/{name}"
-            if path.startswith((f"{out}/.config", f"{out}/include/generated/autoconf.h")):
-                continue
-            if os.lstat(path).st_mtime >= started:
-                os.unlink(path)
-                gone += 1
-    if gone:
-        say(f"the last build was cut off: {gone} files of it are made again")
-
-
-class Make:
-    """make for one kernel, in its chamber."""
-
-    def __init__(self, spec: dict[str, Any], tree: str, out: str) -> None:
-        cache, root = spec["cache"], spec["toolchain"]
-        ccache = f"{cache}/ccache"
-        for folder in (out, ccache):
-            os.makedirs(folder, exist_ok=True)
-        self.chamber = Chamber(
-            cache,
-            root=root["dir"] if root else "/",
-            personality="i686" if root and root["arch"] == "i386" else None,
-            read_only={TREE: tree, **spec["beside"]},
-            writable={OUT: out, CCACHE: ccache},
-            environment={"CCACHE_DIR": CCACHE, "CCACHE_COMPILERCHECK": "content"},
-        )
-        self.words = ["make", "-C", TREE, f"O={OUT}", f"ARCH={spec['arch']}"]
-        if spec["arch"] == "um":
-            self.words.append(f"SUBARCH={spec['subarch']}")
-        if self.chamber.has("ccache"):
-            cc, hostcc = (spec["make"].get(k, "gcc") for k in ("CC", "HOSTCC"))
-            self.words += [f"CC=ccache {cc}", f"HOSTCC=ccache {hostcc}"]
-        taken = ("CC", "HOSTCC") if self.chamber.has("ccache") else ()
-        self.words += [f"{k}={v}" for k, v in spec["make"].items() if k not in taken]
-
-    def run(self, *targets: str) -> None:
-        """Run make; BuildError with its exit code. What it printed is in the log already."""
-        code = self.chamber.run([*self.words, *targets])
-        if code:
-            raise BuildError(f"make {' '.join(targets)}: exit code {code}")
-
-
-def configure(spec: dict[str, Any], make: Make, tree: str, out: str) -> dict[str, str]:
-    """Base, fragments and options through olddefconfig; the result. BuildError: what got lost."""
-    beside = f"{out}/.config.umlaan"
-    where = f"KCONFIG_CONFIG={OUT}/.config.umlaan"
-    for left in (beside, f"{beside}.old"):
-        if os.path.exists(left):
-            os.unlink(left)
-    if spec["base_text"] is None and not spec["base_file"]:
-        say(f"configure: {spec['base']} and {len(spec['options'])} options")
-        make.run("-s", where, spec["base"])
-        with open(beside, encoding="utf-8") as file:
-            text = file.read()
-    elif spec["base_file"]:
-        with open(spec["base_file"], encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    else:
-        text = spec["base_text"]
-    base = kconfig.parse(text)
-    # In a choice the last line wins, so what was asked for stands behind the base.
-    kept = {k: v for k, v in base.items() if k not in spec["options"]}
-    write_atomic(beside, kconfig.render({**kept, **spec["options"]}).encode())
-    make.run("-s", where, "olddefconfig")
-    with open(beside, "rb") as file:
-        made = file.read()
-    options = kconfig.parse(made.decode(errors="replace"))
-    lost = kconfig.lost(spec["options"], options)
-    if lost:
-        lines = kconfig.explain(lost, tree)
-        back = ", ".join(f'"{name}": "n"' for name, _, _ in lost[:3])
-        lines.append(f"what this kernel can do without is taken back by options = {{{back}}}")
-        raise BuildError("options that were asked for did not survive:\n  " + "\n  ".join(lines))
-    if spec["base_text"] is not None or spec["base_file"]:
-        said = {k: v for k, v in base.items() if k not in spec["options"] and v != "n"}
-        for name, wanted, there in kconfig.lost(said, options):
-            print(f"base configuration: CONFIG_{name}: {wanted} there, {there} in this kernel")
-    config = f"{out}/.config"
-    if not os.path.exists(config) or _read(config) != made:
-        write_atomic(config, made)
-    os.unlink(beside)
-    return options
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def compile_(spec: dict[str, Any], make: Make, tree: str, out: str, jobs: int) -> dict[str, Any]:
-    """make; the release and the options. Says how many files there are to do."""
-    recover(out)
-    make_new = not os.path.exists(f"{out}/.config")
-    mark = f"{out}/{UNFINISHED}"
-    os.makedirs(out, exist_ok=True)
-    if not os.path.exists(mark):
-        write_atomic(mark, b"")
-    options = configure(spec, make, tree, out)
-    # ccache or not, the objects of a first build can be counted before it.
-    if make_new or not os.path.exists(f"{out}/vmlinux"):
-        total = kobjects.count(tree, spec["arch"], spec["subarch"], options)
-        have = sum(f.endswith(".o") for _, _, files in os.walk(out) for f in files)
-        print(f"umlaan-total: {max(total - have, 1)}", flush=True)
-    targets = ["linux"] if spec["arch"] == "um" else []
-    if options.get("MODULES") == "y" and spec["modules"] and targets:
-        targets.append("modules")
-    say(f"compile with {jobs} jobs")
-    make.run(f"-j{jobs}", *(targets or ["all"]))
-    release = make.chamber.ask([*make.words, "-s", "kernelrelease"]).splitlines()[-1]
-    write_json(f"{out}.json", {"ended": time.time()})
-    os.unlink(mark)
-    return {"release": release, "options": options}
 
 
 def store(spec: dict[str, Any], found: dict[str, Any], made: dict[str, Any], beside: str) -> str:
@@ -248,7 +102,7 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
         if spec["arch"] != "um" or spec["modules"]:
             kmodules.staged(spec, make, out, made, beside)
         shutil.copyfile(f"{out}/{image}", f"{beside}/linux")
-        config = _read(f"{out}/.config")
+        config = read_bytes(f"{out}/.config")
     os.chmod(f"{beside}/linux", 0o755)
     if spec["arch"] == "um":
         ready.runs(f"{beside}/linux")
@@ -295,8 +149,8 @@ def prune(spec: dict[str, Any]) -> None:
             shutil.rmtree(f"{home}/{name}", ignore_errors=True)
 
 
-def converge(spec: dict[str, Any], jobs: int) -> None:
-    """The whole way. BuildError, one message, where it cannot be gone."""
+def resolve(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the kernel depends on, its source fetched and unpacked. BuildError if that fails."""
     cache = spec["cache"]
     for left in (*glob.glob(f"{cache}/source/*.new"), *glob.glob(f"{cache}/kernel/*.new")):
         shutil.rmtree(left, ignore_errors=True)
@@ -307,18 +161,29 @@ def converge(spec: dict[str, Any], jobs: int) -> None:
         if found["toolchain"] is None and not spec["ready"]:
             raise BuildError("no compiler: the toolchain is not installed yet")
         (ready if spec["ready"] else source).fetch(spec["source"], cache)
-        if not spec["ready"] and not spec["source"].get("directory"):
-            identity = source.identify(spec["source"], cache)
-            if identity["problem"]:
-                raise BuildError(identity["problem"])
-            source.unpack(identity, cache)
+        unpack(spec)
         found = kernel_state.gather(spec)
-    folder = kernel_state.cached(cache, found["key"])
+    return found
+
+
+def unpack(spec: dict[str, Any]) -> None:
+    """Unpack a source that is a tarball, unless it is."""
+    if spec["ready"] or spec["source"].get("directory"):
+        return
+    identity = source.identify(spec["source"], spec["cache"])
+    if identity["problem"]:
+        raise BuildError(identity["problem"])
+    source.unpack(identity, spec["cache"])
+
+
+def converge(spec: dict[str, Any], jobs: int) -> None:
+    """The whole way. BuildError, one message, where it cannot be gone."""
+    found = resolve(spec)
+    folder = kernel_state.cached(spec["cache"], found["key"])
     if folder:
         say("taken from the cache, whole")
     else:
-        if not spec["ready"] and not spec["source"].get("directory"):
-            source.unpack(found["identity"], cache)
+        unpack(spec)
         folder = build(spec, found, jobs)
     place(folder, spec["dir"])
     if spec.get("keep"):

@@ -14,7 +14,7 @@ from umlaan.agent import dvstar, index
 from umlaan.agent.chamber import OUT, say
 
 if TYPE_CHECKING:
-    from umlaan.agent.kernel_build import Make
+    from umlaan.agent.kernel_make import Make
 
 PACKED = "modules.tar.gz"
 # Links into the build's own folders, which are not there where the modules are installed.

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
-from umlaan.agent import boot, kernel_build, kernel_state, kmodules, trees
+from umlaan.agent import boot, kernel_build, kernel_make, kernel_state, kmodules, trees
 from umlaan.agent.chamber import OUT, BuildError, say
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.hostkernel import put
@@ -92,12 +92,12 @@ def build(spec: dict[str, Any], jobs: int) -> None:
         raise BuildError(state["problem"] or "the kernel is not built")
     kspec, release = spec["kernel"], state["inputs"]["release"]
     tree, found = _tree_of(kspec)
-    out = kernel_build.output_folder(kspec, tree, found["toolchain"])
-    make = kernel_build.Make(kspec, tree, out)
+    out = kernel_make.output_folder(kspec, tree, found["toolchain"])
+    make = kernel_make.Make(kspec, tree, out)
     make.words += kmodules.own_release(kspec, found["key"])
     if boot.read(f"{out}/include/config/kernel.release").strip() != release:
         say(f"the build folder holds another kernel now: {release} is made there again")
-        kernel_build.compile_(kspec, make, tree, out, jobs)
+        kernel_make.compile_(kspec, make, tree, out, jobs)
     work = f"{spec['cache']}/module/{spec['name']}"
     shutil.rmtree(work, ignore_errors=True)
     source = spec["source"]
