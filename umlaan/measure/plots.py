@@ -149,13 +149,15 @@ def files(report: Report) -> Plot | None:
 
 def latency(report: Report) -> Plot | None:
     """Message pair and ping: the distribution, a box a direction."""
-    rows = [(e, s, r) for e, s, r in _measured(report) if r.unit == "ms/exchange"]
-    if not rows:
+    every = [(e, s, r) for e, s, r in _measured(report) if r.unit == "ms/exchange"]
+    if not every:
         return None
     figure = go.Figure()
+    directions = list(dict.fromkeys(e.key.direction for e, _, _ in every))
+    rows = [(e, s, r) for e, s, r in every if e.key.direction in directions[:MOST_SERIES]]
     tests = list(dict.fromkeys(r.test for _, _, r in rows))
     names: list[str] = []
-    for entry, side, row in rows[: 2 * MOST_SERIES]:
+    for entry, side, row in rows:
         values = row.samples or (row.figures.values if row.figures else ())
         name = _latency_name(report, entry, side)
         names.append(name)
@@ -182,7 +184,7 @@ def latency(report: Report) -> Plot | None:
         "latency",
         "Latency: message pair and ping",
         "Message pair: a point is the mean of one repeat. Ping: a point is one round trip. "
-        "Box: the middle half, with the median. Logarithmic.",
+        "Box: the middle half, with the median. Logarithmic." + _dropped(len(directions)),
         _dressed(figure, 150 + 46 * len(names)),
     )
 
@@ -354,7 +356,7 @@ def _line(figure: go.Figure, known: Reference) -> None:
 
 def _dropped(series: int) -> str:
     extra = series - MOST_SERIES
-    return f" The first {MOST_SERIES} of {series} series; the table has all." if extra > 0 else ""
+    return f" The first {MOST_SERIES} of {series}; the table has all." if extra > 0 else ""
 
 
 def _dressed(figure: go.Figure, height: int) -> go.Figure:
