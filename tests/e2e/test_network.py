@@ -489,7 +489,7 @@ class Guest:
 def guest(tmp_path: Path, lab: Scratch) -> Iterator[Guest]:
     busybox = shutil.which("busybox")
     if not busybox or not shutil.which("linux.uml"):
-        pytest.skip("needs Debian's user-mode-linux and busybox-static")
+        pytest.fail("needs Debian's user-mode-linux and busybox-static")
     (tmp_path / "guest").mkdir()
     made = Guest(tmp_path / "guest", busybox)
     yield made

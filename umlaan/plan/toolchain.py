@@ -16,7 +16,7 @@ IN_BUILD_ROOT = (
     *("libssl-dev", "make", "perl", "python3"),
 )
 # ip, nsenter, unshare, tar: what every lab host uses, whatever it builds.
-ALWAYS = ("iproute2", "openssh-client", "util-linux")
+ALWAYS = ("iproute2", "iputils-ping", "openssh-client", "util-linux")
 # What a 32-bit kernel's linux needs to run on a 64-bit host: loader and C library, one package.
 RUN_32_BIT = "libc6-i386 [amd64]"
 HOST_KERNEL = ("cpio", "initramfs-tools", "kmod", "libelf-dev", "libssl-dev", "perl", "rsync")
