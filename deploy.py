@@ -23,6 +23,7 @@ if not is_uml(host):
     root.base()
     access.keys()
     network.bridge()
+    dvs.up()
 
 # Shared by all hosts: what stands above is done on every lab host before a node begins.
 carried.ready(name="Lab hosts are ready")
@@ -32,5 +33,7 @@ if is_uml(host):
     network.tap()
     guest.identity()
     guest.dvs_tree()
+    dvs.up()
     launch.launch()
+    guest.dvs_up()
     verify.node()

@@ -30,7 +30,14 @@ dvs = {
         _step("dvk-proxies/test/m3ftp"),
     ],
     "programs": {
+        # Its state is a folder, and its DC file goes where it is told: a place a lab and a side.
         "state": "/run/sample-dvs",
+        "host_state": "{run}/dvs",
+        "environment": {"DVS_STATE": "{state}"},
+        "init_end": "./test_dvs_init -e",
+        "dc": "./test_dc_init -d {dcid} -o {run}",
+        "dc_file": "{run}/DC{dcid}.sh",
+        "dc_end": "./test_dc_init -e -d {dcid}",
         "proxy": "./tcp_proxy -n {remote_name} -i {remote}",
     },
 }

@@ -1,10 +1,13 @@
-"""Procedure: "Se compilan las librerias dvs/dvk-lib …", "Se hace un tar del directorio DVS"."""
+"""Procedure: "Se compilan las librerias dvs/dvk-lib …", "ARRANCAR DVS EN HOST Y UML"."""
 
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
+from tasks.network import leads
+from umlaan.inventory import is_uml
 from umlaan.operations import dvs as operations
-from umlaan.operations.common import lab
+from umlaan.operations import dvsup
+from umlaan.operations.common import lab, lab_host
 
 
 @deploy("DVS")
@@ -13,3 +16,17 @@ def build() -> None:
     tree = lab().settings(host.name).dvs
     if tree is not None:
         operations.built(name="DVS: variants and tarball", dvs=tree)
+
+
+@deploy("DVS up")
+def up() -> None:
+    """tests.sh 0 0 without its prompts: DVS, DC and proxies of the lab host."""
+    number = lab_host().number
+    if number is not None and (not is_uml(host) or leads()):
+        dvsup.up(name="DVS, DC and proxies of the lab host", number=number)
+
+
+@deploy("DVS down")
+def down() -> None:
+    """What ``up`` brought up on the lab host, away."""
+    dvsup.down(name="DVS, DC and proxies of the lab host away")

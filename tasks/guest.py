@@ -3,7 +3,7 @@
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from umlaan.operations import guest
+from umlaan.operations import dvsup, guest
 from umlaan.operations.common import lab
 
 
@@ -20,3 +20,11 @@ def dvs_tree() -> None:
     tree = lab().settings(host.name).dvs
     if tree is not None:
         guest.dvs_tree(name="Guest: DVS tree", node=node, dvs=tree)
+
+
+@deploy("DVS up")
+def dvs_up() -> None:
+    """test_uml.sh 1 0 without its prompts: DVS, DC and proxies in the guest, nodes joined."""
+    number = lab().node(host.name.removeprefix("@uml/")).number
+    dvsup.up(name="DVS, DC and proxies of the guest", number=number)
+    dvsup.joined(name="Proxies connected, nodes joined", number=number)

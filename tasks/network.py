@@ -18,7 +18,7 @@ def bridge() -> None:
 @deploy("Network")
 def tap() -> None:
     """A node's tap on the bridge, and the host route to it."""
-    if _leads():
+    if leads():
         network.up(name="Bridge and names", host=lab_host())
     node = lab().node(host.name.removeprefix("@uml/"))
     network.tap(name="Tap and route", node=node)
@@ -30,7 +30,7 @@ def away() -> None:
     network.down(name="Links, namespace and names away", host=lab_host())
 
 
-def _leads() -> bool:
+def leads() -> bool:
     """Where --limit leaves the lab host out, the first of its limited nodes does its part."""
     limited = [other.name for other in state.limit_hosts or ()]
     here = lab_host().name

@@ -61,7 +61,7 @@ def dc_file(lab: Lab, node: Node) -> tuple[str | None, bool]:
     """(the DC file to look at, whether this lab makes it); no file where the host has no DVK."""
     host = lab.host_settings[node.host]
     dcid = node.settings.dcid
-    if dcid is None or host.dvs is None or not host.host_dvk:
+    if dcid is None or host.dvs is None or lab.host(node.host).number is None:
         return None, False
     programs = host.dvs.programs
     return programs.dc_file_on_host(node.state_dir, dcid), programs.dc is not None

@@ -1,0 +1,109 @@
+"""The tables of /proc/dvs, parsed: info, nodes, proxies/info, DCn/info and DCn/procs.
+
+Procedure, "COMPROBAR EL ESTADO DE PROXIES Y NODOS". Lines that are no row are passed over: the DVK
+prints some of them with a width of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+Row = dict[str, Any]
+CONNECTED = 7
+# Proxy flags of the DVK: it runs, its sender is connected, its receiver is.
+PROXY_BITS = {1: "bound", 2: "sender connected", 4: "receiver connected"}
+_NODE = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)\s+([X-]+)\s+(\S+)")
+_PROXY = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+)\s+(-?\d+)\s+(-?\d+)\s+(\S+)\s+([X-]+)\s*$")
+_PROC = re.compile(
+    r"^\s*(\d+)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)/(-?\d+)\s+(-?\d+)\s+(\S+)\s+(\S+).*?(\S+)\s*$"
+)
+
+
+def bits(text: str) -> list[int]:
+    """The numbers whose places are marked; the last character is bit 0."""
+    return [index for index, mark in enumerate(reversed(text)) if mark == "X"]
+
+
+def info(text: str) -> dict[str, str]:
+    """``key=value`` lines."""
+    rows = (line.strip().partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in rows}
+
+
+def nodes(text: str) -> dict[int, Row]:
+    """{number: {flags, proxy, sent, received, dcs, name, text}} of the nodes table."""
+    out: dict[int, Row] = {}
+    for line in text.splitlines():
+        found = _NODE.match(line)
+        if found:
+            number, flags, proxy, sent, received, marks, name = found.groups()
+            out[int(number)] = {
+                "flags": flags.upper(),
+                "proxy": int(proxy),
+                "sent": int(sent),
+                "received": int(received),
+                "dcs": bits(marks),
+                "name": name,
+                "text": line.rstrip(),
+            }
+    return out
+
+
+def proxies(text: str) -> dict[int, Row]:
+    """{number: {flags, sender, receiver, name, nodes, text}} of the proxies table."""
+    out: dict[int, Row] = {}
+    for line in text.splitlines():
+        found = _PROXY.match(line)
+        if found:
+            number, flags, sender, receiver, name, marks = found.groups()
+            out[int(number)] = {
+                "flags": int(flags, 16),
+                "sender": int(sender),
+                "receiver": int(receiver),
+                "name": name,
+                "nodes": bits(marks),
+                "text": line.rstrip(),
+            }
+    return out
+
+
+def procs(text: str) -> list[Row]:
+    """[{endpoint, pid, node, name}] of a DC's processes; a remote endpoint has pid -1."""
+    out = []
+    for line in text.splitlines():
+        found = _PROC.match(line)
+        if found:
+            _, _, endpoint, pid, _, node, _, _, name = found.groups()
+            out.append(
+                {"endpoint": int(endpoint), "pid": int(pid), "node": int(node), "name": name}
+            )
+    return out
+
+
+def flags_in_words(flags: int | None) -> str:
+    """What a proxy's flags say."""
+    if flags is None:
+        return "no proxy"
+    if flags & CONNECTED == CONNECTED:
+        return "connected"
+    said = [word for bit, word in PROXY_BITS.items() if flags & bit]
+    return ", ".join(said) or "not bound"
+
+
+def unjoined(files: dict[str, str], peer: int, dcids: list[int]) -> list[str]:
+    """Why a side does not count a peer as joined; empty where it does.
+
+    Joined: the proxy's flags are 7, the node's E, and each DC that both are in has its mark.
+    """
+    proxy = proxies(files.get("proxies/info", "")).get(peer)
+    node = nodes(files.get("nodes", "")).get(peer)
+    if proxy is None or proxy["flags"] & CONNECTED != CONNECTED:
+        return [f"its proxy {flags_in_words(proxy['flags'] if proxy else None)}"]
+    if node is None:
+        return ["it has no row for it"]
+    out = []
+    if node["flags"] != "E":
+        out.append(f"its flags are {node['flags']}, not E")
+    out += [f"it is not in DC{d}" for d in dcids if d not in node["dcs"]]
+    return out

@@ -1,0 +1,274 @@
+"""``dvsup look|up|write|join|down ORDER``: the DVS of one side, host or guest, brought up and read.
+
+``look`` answers {name: view} for {"sides": [side, …]}. ``up`` writes the side's scripts, has the
+DVS initialised and the DC made, and its proxies started; it ends once the proxies are bound.
+``join`` waits until peers are joined. ``down`` ends it all on a lab host. Every wait has a
+condition and a deadline, and says what it waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from umlaan.agent import dvslook, dvstables, supervise
+from umlaan.agent.dvslook import Side, View
+
+EVERY_S = 3.0
+
+
+class NotUp(Exception):
+    """Why a side did not come up; the message is for its user."""
+
+
+def there(side: Side, step: str, script: str, data: bytes | None = None, wait: float = 60) -> str:
+    """Run a script on a side. NotUp, naming the step and what was said, if it fails."""
+    code, output, errors = dvslook.run_there(side, script, data, wait)
+    if code:
+        said = "\n".join(f"    {line}" for line in (errors + output).splitlines()[-8:])
+        raise NotUp(f"{side['name']}: {step}: exit code {code}\n{said}")
+    return output
+
+
+def packed(files: dict[str, str]) -> bytes:
+    """Files as one tar, for one connection."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, text in files.items():
+            info = tarfile.TarInfo(path.lstrip("/"))
+            data = text.encode()
+            info.size, info.mode = len(data), 0o644 if path.endswith(".service") else 0o755
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def write(side: Side, files: dict[str, str]) -> None:
+    """Write files beside, rename each into place."""
+    folder = shlex.quote(side["folder"])
+    lines = [
+        "set -e",
+        f"mkdir -p {folder}",
+        f"new=$(mktemp -d {folder}/.new.XXXXXX)",
+        "trap 'rm -rf \"$new\"' EXIT",
+        'tar -xpf - --no-same-owner -C "$new"',
+    ]
+    for path in files:
+        lines.append(f"mkdir -p {shlex.quote(os.path.dirname(path))}")
+        lines.append(f'mv -f "$new"{shlex.quote(path)} {shlex.quote(path)}')
+    there(side, "write its services", "\n".join(lines), packed(files))
+
+
+def services(side: Side, kind: str, order: dict[str, Any]) -> None:
+    """Have the wanted services run, the changed ones anew, the others gone."""
+    folder, gone, changed = side["folder"], order["gone"], order["restart"]
+    for name in gone:
+        lines = _end_lines(side, kind, name)
+        there(side, f"end {name}", "\n".join([*lines, f"rm -rf {shlex.quote(f'{folder}/{name}')}"]))
+    if kind == "own":
+        for name in changed:
+            found = (supervise.status(side["run"]) or {"services": {}})["services"].get(name)
+            if found and found["up"]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(found["pid"], signal.SIGTERM)
+        supervise.sync(folder, side["run"], side["log"])
+        return
+    lines = []
+    if kind == "runit":
+        for name in side["services"]:
+            path = f"{folder}/{name}"
+            lines.append(
+                f"[ -L {path}/supervise ] || {{ mkdir -p {path}/log; "
+                f"ln -sfn /run/runit/supervise/{name} {path}/supervise; "
+                f"ln -sfn /run/runit/supervise/{name}.log {path}/log/supervise; }}"
+            )
+            lines.append(f"[ -L /etc/service/{name} ] || ln -sfn {path} /etc/service/{name}")
+        # A service that runsvdir has not seen yet starts with its new file anyway.
+        lines += [f"sv -w 7 force-restart {name} >/dev/null 2>&1" for name in changed]
+        lines += [f"sv up {name} >/dev/null 2>&1" for name in side["services"]]
+    else:
+        units = {name: dvslook.unit(side, name) for name in ["dvs-up", *side["services"]]}
+        lines = ["systemctl daemon-reload", f"systemctl enable --quiet {' '.join(units.values())}"]
+        lines += [f"systemctl restart {units[name]}" for name in changed if name in units]
+        lines += [f"systemctl start {' '.join(units.values())}"]
+    there(side, "start its services", "\n".join([*lines, "true"]))
+
+
+def _end_lines(side: Side, kind: str, name: str) -> list[str]:
+    if kind == "runit":
+        return [f"sv -w 7 force-shutdown {name} >/dev/null 2>&1; rm -f /etc/service/{name}"]
+    if kind == "systemd":
+        unit = dvslook.unit(side, name)
+        return [
+            f"systemctl disable --quiet --now {unit} 2>/dev/null",
+            f"rm -f /etc/systemd/system/{unit}; systemctl daemon-reload",
+        ]
+    return []
+
+
+def undone(side: Side, view: View) -> list[str]:
+    """What a side still lacks of its own part; empty once it is up and its proxies are bound."""
+    out = []
+    found = dvstables.info(view["files"].get("info", ""))
+    if found.get("nodeid") != str(side["number"]):
+        out.append(f"nodeid={side['number']} in {side['state']}/info")
+    out += [f"DC{n}: {dc['fault']}" for n, dc in view["dcs"].items() if dc["fault"]]
+    proxies = dvstables.proxies(view["files"].get("proxies/info", ""))
+    for peer in side["peers"]:
+        if not proxies.get(peer["number"], {"flags": 0})["flags"] & 1:
+            out.append(f"its proxy to {peer['name']} bound")
+    out += [
+        f"service {name}"
+        for name in side["services"]
+        if not view["services"].get(name, {"up": False})["up"]
+    ]
+    return out
+
+
+def await_(
+    sides: list[Side], lacks: Callable[[dict[str, View]], list[str]], seconds: float, what: str
+) -> dict[str, View]:
+    """Look until nothing lacks any more. NotUp, with all that lacks, at the deadline."""
+    begun = shown = time.monotonic()
+    pause = 0.1
+    while True:
+        views = dvslook.looks(sides)
+        missing = [f"{n}: no answer: {v['error']}" for n, v in views.items() if not v["answers"]]
+        missing += [] if missing else lacks(views)
+        now = time.monotonic()
+        if not missing:
+            return views
+        if now - begun >= seconds:
+            text = "\n".join(f"    {line}" for line in missing)
+            raise NotUp(f"{what}: waited {now - begun:.0f} s in vain for\n{text}")
+        if now - shown >= EVERY_S:
+            shown = now
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            print(f"{what}: waiting for {missing[0]}{more}, {now - begun:.0f} s", flush=True)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+
+
+def up(order: dict[str, Any]) -> str:
+    """One side's own part; the line for the user. NotUp if it does not come."""
+    side, begun = order["side"], time.monotonic()
+    kind = order["kind"]
+    if kind == "own" and side["place"] == "guest":
+        raise NotUp(
+            f"{side['name']}: its root has neither systemd nor runit to keep proxies running"
+        )
+    if order["files"]:
+        write(side, order["files"])
+    if order["reinit"]:
+        end(side, kind)
+    for dcid, endpoint, command in order["unbind"]:
+        there(side, f"unbind endpoint {endpoint} of DC{dcid}", command)
+    there(side, f"{side['folder']}/up", f"{shlex.quote(side['folder'])}/up", wait=120)
+    services(side, kind, order)
+    await_(
+        [side],
+        lambda views: undone(side, views[side["name"]]),
+        side["start_timeout"] + 10,
+        f"{side['name']}'s DVS",
+    )
+    return f"{side['name']}: DVS up on its side after {time.monotonic() - begun:.1f} s"
+
+
+def unjoined(pairs: list[list[Any]], views: dict[str, View]) -> list[str]:
+    """For each [side, peer's number, peer's name, dcids] what is missing."""
+    return [
+        f"{side} ↔ {name}: {side} says {fault}"
+        for side, number, name, dcids in pairs
+        for fault in dvstables.unjoined(views[side]["files"], number, dcids)
+    ]
+
+
+def join(order: dict[str, Any]) -> str:
+    """Wait until every pair is joined in the tables of both its sides."""
+    begun = time.monotonic()
+    await_(
+        order["sides"],
+        lambda views: unjoined(order["pairs"], views),
+        order["deadline"],
+        order["what"],
+    )
+    return f"{order['what']}: joined after {time.monotonic() - begun:.1f} s"
+
+
+def end(side: Side, kind: str) -> None:
+    """Proxies, DCs and the DVS of one side ended, as far as its programs can."""
+    if kind == "own":
+        supervise.stop(side["run"])
+    else:
+        lines = []
+        for name in [*side["services"], "dvs-up"] if kind == "systemd" else side["services"]:
+            unit = dvslook.unit(side, name)
+            stop = f"systemctl stop {unit}" if kind == "systemd" else f"sv -w 7 force-stop {name}"
+            lines.append(f"{stop} >/dev/null 2>&1")
+        there(side, "end its services", "\n".join([*lines, "true"]))
+    for dc in side["dcs"]:
+        if dc["end"]:
+            dvslook.run_there(side, dc["end"], None, 30)
+    view = dvslook.look(side)
+    for dcid, dc in view["dcs"].items():
+        if dc["pid"] and not dc["fault"]:
+            there(
+                side,
+                f"end DC{dcid}",
+                f"kill -TERM {dc['pid']}; sleep 1; kill -KILL {dc['pid']} 2>/dev/null; true",
+            )
+    if side["init_end"]:
+        dvslook.run_there(side, side["init_end"], None, 30)
+
+
+def down(order: dict[str, Any]) -> str:
+    """A lab host's side away: services, DCs, DVS state, scripts and units."""
+    side, kind = order["side"], order["kind"]
+    end(side, kind)
+    for name in [*side["services"], "dvs-up"]:
+        lines = _end_lines(side, kind, name)
+        if lines:
+            there(side, f"remove {name}", "\n".join([*lines, "true"]))
+    shutil.rmtree(side["folder"], ignore_errors=True)
+    for dc in side["dcs"]:
+        with contextlib.suppress(FileNotFoundError, TypeError):
+            os.unlink(dc["file"])
+    view = dvslook.look(side)
+    left = [
+        f"DC{n}'s init {dc['pid']}"
+        for n, dc in view["dcs"].items()
+        if dc["pid"] and not dc["fault"]
+    ]
+    left += [f"service {name}" for name, row in view["services"].items() if row["up"]]
+    if left:
+        raise NotUp(f"{side['name']}: still there: {', '.join(left)}")
+    return f"{side['name']}: DVS down"
+
+
+def written(order: dict[str, Any]) -> str:
+    """Only the files, for a node that is about to be started anew."""
+    write(order["side"], order["files"])
+    return f"{order['side']['name']}: {len(order['files'])} files written"
+
+
+def main(argv: list[str]) -> int:
+    """The ``dvsup`` verb."""
+    verb, order = argv[0], json.loads(argv[1])
+    if verb == "look":
+        print(json.dumps(dvslook.looks(order["sides"])))
+        return 0
+    try:
+        print({"up": up, "join": join, "down": down, "write": written}[verb](order), flush=True)
+    except (NotUp, OSError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,184 @@
+"""The DVS brought up on each side, its proxies kept running, its nodes joined.
+
+Procedure, "ARRANCAR DVS EN HOST Y UML": tests.sh on the host, test_uml.sh in each UML.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import QuoteString
+from pyinfra.api.operation import operation
+from pyinfra.context import host as context_host
+from pyinfra.context import state as context_state
+
+from umlaan.facts.base import agent
+from umlaan.facts.dvsup import DvsSides
+from umlaan.facts.node import node_rows
+from umlaan.model.node import Node
+from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
+from umlaan.operations.node import start_commands, stop_commands
+from umlaan.plan import dvssides, dvsup
+from umlaan.plan import node as node_plan
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import StringCommand
+
+    Commands = Generator[StringCommand, None, None]
+    Side = dict[str, Any]
+    View = dict[str, Any]
+
+
+def views_of(sides: list[Side]) -> dict[str, View]:
+    """How these sides are now, by name; each lab host is asked once for those it carries."""
+    out: dict[str, View] = {}
+    for name in sorted({side["carrier"] for side in sides}):
+        on = context_state.inventory.get_host(name)
+        if not on.connected:
+            on.connect(reason="to look at the DVS")
+        mine = [dvssides.asked(side) for side in sides if side["carrier"] == name]
+        out.update(on.get_fact(DvsSides, agent(on), json.dumps({"sides": mine})) or {})
+    return out
+
+
+def _seen() -> dict[str, View]:
+    """What this run has looked at and nothing has changed since."""
+    seen = getattr(context_state, "umlaan_dvs_views", None)
+    if seen is None:
+        seen = {}
+        context_state.umlaan_dvs_views = seen  # type: ignore[attr-defined]
+    found: dict[str, View] = seen
+    return found
+
+
+def _command(verb: str, order: dict[str, Any]) -> LabCommand:
+    words = QuoteString(json.dumps(order, sort_keys=True))
+    return LabCommand(agent(carrier()), "dvsup", verb, words, live=True)
+
+
+@operation()
+def up(number: int) -> Commands:
+    """
+    Have one side's own part up: DVS initialised, DC made, proxies running.
+
+    + number: the side's node number; 0 is the lab host, or a UML node where it runs no DVS
+
+    Stale endpoints of an aborted test are unbound. What is up as declared is left alone.
+    """
+    side = dvssides.sides(lab()).get(number)
+    if side is None:
+        return
+    view = views_of([side]).get(side["name"])
+    if view is None or not view["answers"]:
+        if executing():
+            said = view["error"] if view else "its lab host does not answer"
+            yield from fail(f"{side['name']}: its DVS cannot be read: {said}")
+        else:
+            why(f"{side['name']}: bring its DVS up")
+            yield _command("look", {"sides": [dvssides.asked(side)]})
+        return
+    change = dvsup.change(lab(), side, view)
+    if not change.reasons:
+        _seen()[side["name"]] = view
+        return
+    _seen().pop(side["name"], None)
+    for reason in change.reasons:
+        why(reason)
+    if side["proxy_restart"] == "node" and (change.restart or change.reinit):
+        yield from _with_its_node(side, change)
+        return
+    yield _command("up", change.order(side))
+
+
+def _with_its_node(side: Side, change: dvsup.Change) -> Commands:
+    """Proxies that cannot be ended: the whole node is started anew."""
+    what = ", ".join(change.restart) or "the DVS"
+    if side["place"] == "host":
+        yield from fail(
+            f"{side['name']}: {what} can only be started anew with the machine "
+            "(dvs.programs.proxy_restart is node): reboot it, then run again"
+        )
+        return
+    why(f"{side['name']}: restart the node, {what} cannot be started anew by itself")
+    node = lab().node(side["name"])
+    yield _command("write", change.order(side))
+    yield from _restart(node)
+    change.files, change.restart, change.reinit = {}, [], False
+    yield _command("up", change.order(side))
+
+
+def _restart(node: Node) -> Commands:
+    row = node_rows(carrier(), lab(), (node,)).get(node.name)
+    yield from stop_commands(node)
+    yield from start_commands(node_plan.wanted_launch(lab(), node, row))
+
+
+@operation()
+def joined(number: int) -> Commands:
+    """
+    Wait until a side and each of its peers count each other as joined, in the tables of both.
+
+    + number: the side's node number
+
+    Peers that are down or failed in this run are left out; verification tells of them.
+    """
+    everyone = dvssides.sides(lab())
+    side = everyone.get(number)
+    if side is None or not side["peers"]:
+        return
+    others = {s["name"]: s for n, s in everyone.items() if n != number and not _failed(s)}
+    seen = _seen()
+    missing = [s for s in (side, *others.values()) if s["name"] not in seen]
+    views = {**seen, **views_of(missing)}
+    answering = {n: s for n, s in others.items() if views.get(n, {}).get("answers")}
+    if not views.get(side["name"], {}).get("answers"):
+        if executing():
+            yield from fail(f"{side['name']}: its DVS cannot be read")
+        return
+    wanted = dvsup.joining(side, answering, views)
+    if not wanted.reasons:
+        seen.update({n: v for n, v in views.items() if v["answers"]})
+        return
+    for reason in wanted.reasons:
+        why(reason)
+    seen.pop(side["name"], None)
+    order = {
+        "sides": wanted.sides,
+        "pairs": wanted.pairs,
+        "deadline": side["connect_timeout"],
+        "what": f"{side['name']} and its peers",
+    }
+    yield _command("join", order)
+
+
+def _failed(side: Side) -> bool:
+    """True for a side whose pyinfra host failed earlier in this run."""
+    name = side["carrier"] if side["place"] == "host" else f"@uml/{side['name']}"
+    return any(host.name == name for host in context_state.failed_hosts)
+
+
+@operation()
+def down() -> Commands:
+    """The DVS of this lab host ended: proxies, DCs, its state, and what was written for them."""
+    side = next(
+        (
+            s
+            for s in dvssides.sides(lab()).values()
+            if s["place"] == "host" and s["carrier"] == context_host.name
+        ),
+        None,
+    )
+    if side is None:
+        return
+    view = views_of([side]).get(side["name"])
+    if view is None or not view["answers"]:
+        yield from fail(f"{side['name']}: its DVS cannot be read")
+        return
+    reasons = dvsup.standing(side, view)
+    if not reasons:
+        return
+    for reason in reasons:
+        why(reason)
+    yield _command("down", {"side": dvssides.asked(side), "kind": view["kind"]})
