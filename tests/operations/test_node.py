@@ -43,6 +43,7 @@ def row_of(**changed: Any) -> dict[str, Any]:
         "uptime": 500.0,
         "answers": True,
         "leftovers": [],
+        "shared": False,
         "root_exists": True,
         "root_id": None,
         "root_user": None,
@@ -175,6 +176,12 @@ def test_stopping_a_node_that_is_up() -> None:
     commands, reasons = run(operations.stopped, row_of())
     assert verbs(commands) == ["node-stop"]
     assert reasons == ["node1: stop, it is up (pid 4711)"]
+
+
+def test_a_connection_to_a_dead_node_is_ended() -> None:
+    commands, reasons = run(operations.stopped, row_of(running=False, shared=True))
+    assert verbs(commands) == ["node-stop"]
+    assert reasons == ["node1: end the ssh connection to it, it is down"]
 
 
 def test_what_a_dead_node_left_behind_is_ended() -> None:

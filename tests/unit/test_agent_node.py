@@ -118,6 +118,7 @@ def test_starts_at_once_start_one(order: dict[str, Any]) -> None:
 
 def test_the_guest_holds_the_root_s_lock(order: dict[str, Any]) -> None:
     agent("node-start", order)
+    until(lambda: "fake" in Path(order["dir"], "console.log").read_text())
     record = node.read_record(order["dir"])
     assert record is not None
     os.kill(record["holder"]["pid"], signal.SIGKILL)
@@ -198,6 +199,21 @@ def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, A
     assert done.returncode == 0, done.stderr
     assert "1 processes of its last run ended" in done.stdout
     assert proc.process(row["leftovers"][0]) is None or proc.process(row["leftovers"][0]).dead  # type: ignore[union-attr]
+
+
+def test_a_chroot_ends_what_a_dead_uml_left(order: dict[str, Any]) -> None:
+    agent("node-start", order)
+    typed(order, "child")
+    until(lambda: len(node.members(order, None)) == 2)
+    record = node.read_record(order["dir"])
+    assert record is not None
+    os.kill(record["holder"]["pid"], signal.SIGKILL)
+    os.kill(record["pid"], signal.SIGKILL)
+    until(lambda: not state_of(order)["running"])
+    done = agent("root-run", "--root", order["root"], "--dir", order["dir"], "--", "true")
+    # The stand-in's root is no file system: that far it came.
+    assert "wrong fs type" in done.stderr
+    assert node.members(order, record) == []
 
 
 def test_the_holder_ends_what_a_killed_uml_leaves(order: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from typing import Any
 
-from umlaan.agent import node, proc, rootlock
+from umlaan.agent import node, proc, rootlock, sweep
 
 REFUSED = 199
 MARK = "umlaan root-run: "
@@ -193,6 +193,19 @@ def run(root: str, command: list[str], read_only: bool) -> int:
         os.close(lock)
 
 
+def make_way(directory: str, root: str) -> None:
+    """RootBusy if the node is up; what a dead UML of it left behind is ended."""
+    one = {"name": os.path.basename(directory), "dir": directory, "root": root}
+    one["umid"] = one["name"]
+    if rootlock.holder(root) is None and not node.running(node.read_record(directory)):
+        return
+    row = node.state(one)
+    if row["running"]:
+        raise rootlock.RootBusy("its node is up")
+    if row["leftovers"]:
+        sweep.clear(one)
+
+
 def main(argv: list[str]) -> int:
     """The ``root-run`` verb."""
     parser = argparse.ArgumentParser(prog="root-run")
@@ -202,15 +215,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    record = node.read_record(options.dir) if options.dir else None
-    if node.running(record):
-        print(f"{MARK}its node is up", file=sys.stderr)
-        return REFUSED
-    if not os.path.exists(options.root):
-        print(f"{MARK}root {options.root} is not there", file=sys.stderr)
-        return REFUSED
     try:
+        if options.dir:
+            make_way(options.dir, options.root)
+        if not os.path.exists(options.root):
+            raise rootlock.RootBusy(f"root {options.root} is not there")
         return run(options.root, command, options.read_only)
-    except (rootlock.RootBusy, OSError) as error:
+    except (rootlock.RootBusy, sweep.Unkillable, OSError) as error:
         print(f"{MARK}{error}", file=sys.stderr)
         return REFUSED

@@ -15,7 +15,7 @@ import subprocess
 import time
 from typing import Any
 
-from umlaan.agent import node, proc
+from umlaan.agent import node, proc, reach
 from umlaan.agent.files import write_json
 
 LOG_MAX = 4 << 20
@@ -238,6 +238,7 @@ def _end(
     for member in node.members(order, record):
         with contextlib.suppress(ProcessLookupError):
             os.kill(member.pid, signal.SIGKILL)
+    reach.end_shared(order["dir"])
     console.drain()
     text = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     console.log.write(f"\r\n[umlaan: {time.strftime('%F %T')} {text}]\r\n".encode())

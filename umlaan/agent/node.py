@@ -151,7 +151,8 @@ def state(node: Row, with_memory: bool = False) -> Row:
     """One node's row.
 
     record (of the last launch, or None), running, pid, inner_pid, start, uptime (s), holder (its
-    console is kept), leftovers (pids of a dead UML's helpers), root_exists, root_id, root_user (who
+    console is kept), leftovers (pids of a dead UML's helpers), shared (its ssh
+    connection's socket is there), root_exists, root_id, root_user (who
     else has it), kernel (the wanted one's stamp), dc (the DC's init), memory (bytes), console_log.
     """
     record = read_record(node["dir"])
@@ -167,6 +168,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
         "leftovers": [],
         "memory": None,
         "answers": None,
+        "shared": os.path.exists(f"{node['dir']}/ssh"),
         "root_exists": os.path.exists(node["root"]),
         "root_id": root_id(node["root"]),
         "root_user": None,

@@ -13,12 +13,10 @@ import json
 import os
 import select
 import shutil
-import signal
 import sys
-import time
 from typing import Any
 
-from umlaan.agent import holder, node, proc, reach, rootlock, tap
+from umlaan.agent import holder, node, proc, reach, rootlock, sweep, tap
 from umlaan.agent.files import locked, write_json
 
 BUSY = 75
@@ -27,23 +25,6 @@ _READY_S = 15.0
 
 class CannotStart(Exception):
     """Why a node was not started; the message is for its user."""
-
-
-def clear_leftovers(order: dict[str, Any], wait: float = 5.0) -> int:
-    """Kill what an earlier UML of this very node left behind; how many. CannotStart if it stays."""
-    deadline = time.monotonic() + wait
-    killed: set[int] = set()
-    record = node.read_record(order["dir"])
-    while left := node.members(order, record):
-        for one in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one.pid, signal.SIGKILL)
-            killed.add(one.pid)
-        if time.monotonic() > deadline:
-            pids = ", ".join(str(one.pid) for one in left)
-            raise CannotStart(f"processes of its last run cannot be killed: {pids}")
-        time.sleep(0.02)
-    return len(killed)
 
 
 def check_tmpdir(tmpdir: str, memory: int) -> None:
@@ -97,7 +78,7 @@ def start(order: dict[str, Any]) -> str:
     words, dc = prefix(order)
     tmpdir = order.get("tmpdir") or "/dev/shm"
     check_tmpdir(tmpdir, int(order.get("mem") or 0))
-    swept = clear_leftovers(order)
+    swept = sweep.clear(order)
     if fault := tap.prepare(order.get("namespace"), order["argv"]):
         raise CannotStart(fault)
     lock = rootlock.take(order["root"], f"{name} ({directory})", wait=10.0)
@@ -200,7 +181,7 @@ def main(argv: list[str]) -> int:
     except (rootlock.RootBusy, TimeoutError) as error:
         print(f"{name}: not started: {error}", file=sys.stderr)
         return BUSY
-    except (CannotStart, OSError) as error:
+    except (CannotStart, sweep.Unkillable, OSError) as error:
         print(f"{name}: not started: {error}", file=sys.stderr)
         return 1
     return 0

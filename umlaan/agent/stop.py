@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from umlaan.agent import mconsole, node, proc, reach, rootlock
+from umlaan.agent import mconsole, node, proc, reach, rootlock, sweep
 from umlaan.agent.files import locked, read_json, write_json
-from umlaan.agent.start import BUSY, CannotStart, clear_leftovers
+from umlaan.agent.start import BUSY
 
 CLEAN_S = 45.0
 ROUGH_S = 4.0
@@ -97,11 +97,12 @@ class Stopping:
 
 
 def stop(order: dict[str, Any]) -> str:
-    """Stop it; the line for the user. CannotStart if something cannot be killed."""
+    """Stop it; the line for the user. Unkillable if something cannot be killed."""
     name = order["name"]
     row = node.state(order)
     if not row["running"]:
-        swept = clear_leftovers(order)
+        swept = sweep.clear(order)
+        reach.end_shared(order["dir"])
         return f"{name}: down already" + (f", {swept} leftover processes ended" if swept else "")
     begun = time.monotonic()
     one = Stopping(order, row["record"])
@@ -122,7 +123,7 @@ def stop(order: dict[str, Any]) -> str:
         if act() and one.wait(step, wait):
             break
     _holder_writes_end(order, row["record"])
-    clear_leftovers(order)
+    sweep.clear(order)
     # The lock is free once the last process that inherited it is gone.
     os.close(rootlock.take(order["root"], f"stop of {name}", wait=5.0))
     reach.end_shared(order["dir"])
@@ -160,7 +161,7 @@ def main(argv: list[str]) -> int:
     except (rootlock.RootBusy, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return BUSY
-    except (CannotStart, OSError) as error:
+    except (sweep.Unkillable, OSError) as error:
         print(f"{name}: not stopped: {error}", file=sys.stderr)
         return 1
     return 0

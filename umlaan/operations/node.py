@@ -153,10 +153,12 @@ def stopped(node: Node) -> Commands:
     + node: the node
     """
     row = row_of(node)
-    if row is None or not (row["running"] or row["leftovers"]):
+    if row is None or not (row["running"] or row["leftovers"] or row["shared"]):
         return
     if row["running"]:
         why(f"{node.name}: stop, it is up (pid {row['pid']})")
+    elif not row["leftovers"]:
+        why(f"{node.name}: end the ssh connection to it, it is down")
     else:
         count = len(row["leftovers"])
         why(f"{node.name}: end {count} processes that its last run left behind")

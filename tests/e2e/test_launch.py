@@ -1,0 +1,164 @@
+"""Real guests that hang, panic and die, a change of transport, and the ways into a node.
+
+The tests share one lab and run in order; each leaves it converged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.lab import REPO, Lab, Result
+
+pytestmark = pytest.mark.timeout(1800)
+LAUNCH = "@uml/node1"
+
+
+@pytest.fixture(scope="module")
+def up(lab: Lab) -> Lab:
+    lab.data["node.boot_timeout"] = "30"
+    result = lab.deploy()
+    assert (result.code, result.verdict) == (0, "up"), result.output
+    return lab
+
+
+def folder(lab: Lab) -> Path:
+    return lab.state_dir / "nodes" / "node1"
+
+
+def record(lab: Lab) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder(lab) / "launch.json").read_text())
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def agent(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "umlaan.agent", *words],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def repaired(lab: Lab, *words: str) -> Result:
+    """One run repairs, in these words; the next changes nothing."""
+    result = lab.deploy()
+    assert (result.code, result.verdict) == (0, "up"), result.output
+    for text in words:
+        assert text in result.output, result.output
+    again = lab.deploy()
+    assert (again.changed, again.verdict) == (0, "up"), again.output
+    return result
+
+
+def test_the_holder_s_death_leaves_the_guest_alone(up: Lab) -> None:
+    pid = record(up)["pid"]
+    os.kill(record(up)["holder"]["pid"], signal.SIGKILL)
+    time.sleep(0.5)
+    result = up.deploy()
+    assert (result.changed, result.verdict) == (0, "up"), result.output
+    assert record(up)["pid"] == pid
+
+
+def test_killed_with_its_holder(up: Lab) -> None:
+    # The guest has no holder since the last test: nobody ends its helpers, nobody saw it end.
+    os.kill(record(up)["pid"], signal.SIGKILL)
+    result = repaired(up, "node1: start, it is down")
+    assert "processes of its last run ended" in result.output
+
+
+def test_a_panic_is_named(up: Lab) -> None:
+    socket = folder(up) / "uml" / "node1" / "mconsole"
+    agent("mconsole", str(socket), "sysrq", "c")
+    until(lambda: bool(record(up)["exit"]))
+    repaired(up, "node1: start, it is down (its kernel panicked)")
+
+
+def test_a_hung_guest_is_started_anew(up: Lab) -> None:
+    until(lambda: time.time() - record(up)["started_at"] > 31, 40)
+    os.kill(record(up)["pid"], signal.SIGSTOP)
+    unknown = up.exec(LAUNCH, "cat", "/etc/hostname")
+    assert unknown.code != 0
+    assert "what it holds is unknown" in unknown.output
+    repaired(up, "does not answer", "its mconsole does not answer", "stopped by SIGKILL")
+
+
+def test_a_lost_record_is_no_reason_to_restart(up: Lab) -> None:
+    pid = record(up)["pid"]
+    (folder(up) / "launch.json").unlink()
+    result = up.deploy()
+    assert (result.changed, result.verdict) == (0, "up"), result.output
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(pid, signal.SIGKILL)
+    repaired(up, "node1: start, it is down")
+
+
+@pytest.mark.parametrize("transport", ["vector", "tuntap"])
+def test_a_tap_carries_either_transport_after_the_other(up: Lab, transport: str) -> None:
+    up.data["node.transport"] = transport
+    result = up.deploy()
+    assert (result.code, result.verdict) == (0, "up"), result.output
+    again = up.deploy()
+    assert (again.changed, again.verdict) == (0, "up"), again.output
+    wanted = "eth0=tuntap" if transport == "tuntap" else "vec0:transport"
+    assert any(word.startswith(wanted) for word in record(up)["argv"])
+
+
+def test_a_root_mounted_elsewhere_is_not_launched(up: Lab) -> None:
+    up.exec(LAUNCH, "poweroff")
+    until(lambda: bool(record(up)["exit"]))
+    image = folder(up) / "root.ext4"
+    script = f"mount -o loop {image} /mnt && echo mounted && read line"
+    other = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"mounted\n"
+        result = up.deploy()
+    finally:
+        other.communicate()
+    assert result.code != 0
+    assert "is in use by loop device" in result.output
+    assert "Traceback" not in result.output
+    repaired(up, "node1: start, it is down (shut down)")
+
+
+def test_a_daemon_started_in_a_stopped_root_ends_with_its_command(up: Lab) -> None:
+    up.exec(LAUNCH, "poweroff")
+    until(lambda: bool(record(up)["exit"]))
+    word = f"77{os.getpid()}"
+    result = up.exec(LAUNCH, f"(setsid sleep {word} >/dev/null 2>&1 </dev/null &) ; echo began")
+    assert "began" in result.output
+    assert subprocess.run(["pgrep", "-f", f"sleep {word}$"]).returncode == 1
+    assert (
+        str(folder(up))
+        not in subprocess.run(["losetup", "-a"], capture_output=True).stdout.decode()
+    )
+    repaired(up, "node1: start")
+
+
+def test_a_live_guest_without_a_gateway_installs_a_package(up: Lab) -> None:
+    before = up.exec(LAUNCH, "command -v tree")
+    assert before.code != 0
+    words = ("apt.packages", "packages=['tree']", "update=true")
+    result = up.pyinfra(*words, options=("-y", "--limit", LAUNCH))
+    assert result.code == 0, result.output
+    assert "/usr/bin/tree" in up.exec(LAUNCH, "command -v tree").output

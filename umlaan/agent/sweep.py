@@ -1,0 +1,32 @@
+"""What a dead UML left behind: helper threads and guest processes that hold memory and root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any
+
+from umlaan.agent import node
+
+
+class Unkillable(Exception):
+    """Leftovers that SIGKILL does not end; the message names them."""
+
+
+def clear(order: dict[str, Any], wait: float = 5.0) -> int:
+    """Kill what an earlier UML of this very node left behind; how many. Unkillable if it stays."""
+    deadline = time.monotonic() + wait
+    killed: set[int] = set()
+    record = node.read_record(order["dir"])
+    while left := node.members(order, record):
+        for one in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
+            killed.add(one.pid)
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(one.pid) for one in left)
+            raise Unkillable(f"processes of its last run cannot be killed: {pids}")
+        time.sleep(0.02)
+    return len(killed)
