@@ -16,11 +16,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
+from umlaan import outcome
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -73,7 +73,9 @@ class Run:
         seconds = time.monotonic() - self.started
         for table in self.tables:
             print(table)
-        print(Summary(changed, operations, failed, seconds, verdict).line(), flush=True)
+        summary = Summary(changed, operations, failed, seconds, verdict)
+        outcome.write(self.state, self.lab.name, summary, dry=self.dry)
+        print(summary.line(), flush=True)
         return exit_code(verdict, self.asked, dry=self.dry)
 
 
@@ -113,9 +115,8 @@ def current() -> Run:
 
 
 def is_dry() -> bool:
-    """True under pyinfra --dry."""
-    context = click.get_current_context(silent=True)
-    return bool(context and context.params.get("dry"))
+    """True under pyinfra --dry; click's own context is not seen from the hosts' greenlets."""
+    return "--dry" in sys.argv
 
 
 def _last_line(run: Run) -> None:
