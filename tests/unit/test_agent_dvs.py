@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from umlaan.agent import dvs as agent
-from umlaan.model.dvs import Dvs
+from umlaan.model.dvs import BuildStep, Dvs
 from umlaan.model.host import LabHost
 from umlaan.model.network import Network
 from umlaan.plan import dvs as plan
@@ -131,6 +131,28 @@ def test_a_failing_make_names_variant_and_command(
         build(spec)
     assert "no such header" in capfd.readouterr().out
     assert not installed(spec, "ioctl.stamp.json").exists()
+
+
+def test_a_step_may_be_a_command_instead_of_make(spec: dict[str, Any]) -> None:
+    step = {"dir": ".", "variables": {"WORD": "one two"}, "command": 'echo "$WORD" >lib/made'}
+    given = Dvs.model_validate({"source": spec["source"], "steps": [step]})
+    host = LabHost(
+        name="@local",
+        network=Network(),
+        state_dir=spec["state"].removesuffix("/dvs"),
+        cache_dir=spec["cache"],
+    )
+    wanted = plan.spec(given, host, given.source)
+    build(wanted)
+    assert installed(spec, "ioctl/lib/made").read_text() == "one two\n"
+    wanted["variants"]["ipc"][0]["command"] = "echo no rule >&2; exit 4"
+    with pytest.raises(SystemExit, match="DVS ipc: .*no rule.*: exit code 4"):
+        build(wanted)
+
+
+def test_a_command_takes_no_targets() -> None:
+    with pytest.raises(ValueError, match="give command or targets, not both"):
+        BuildStep(dir="lib", command="true", targets=("all",))
 
 
 def test_a_missing_directory_is_told(spec: dict[str, Any]) -> None:

@@ -128,6 +128,9 @@ def _make(spec: Spec, folder: str, step: dict[str, Any]) -> list[str]:
     """The command line of one step."""
     variables = [f"{name}={value}" for name, value in step["variables"].items()]
     where = f"{folder}/{step['dir']}"
+    if step.get("command"):
+        script = f"cd {shlex.quote(where)} && {{ {step['command']}; }}"
+        return ["env", *variables, "sh", "-ec", script]
     return ["make", "-C", where, *variables, *step["targets"]]
 
 

@@ -22,13 +22,23 @@ def host_run(state_dir: str) -> str:
 
 
 class BuildStep(Model):
-    """One make: ``make -C DIR VARIABLES TARGETS``. A variant's own variables come last."""
+    """One make: ``make -C DIR VARIABLES TARGETS``. A variant's own variables come last.
+
+    Or a shell command in DIR, with the variables in its environment: what make has no rule for.
+    """
 
     dir: Below
     targets: tuple[OneLine, ...] = ()
     variables: dict[EnvName, OneLine] = Field(default_factory=dict)
     ioctl: dict[EnvName, OneLine] = Field(default_factory=dict)
     ipc: dict[EnvName, OneLine] = Field(default_factory=dict)
+    command: OneLine | None = Field(None, description="instead of make; no targets then")
+
+    @model_validator(mode="after")
+    def _make_or_command(self) -> BuildStep:
+        if self.command is not None and self.targets:
+            raise ValueError("give command or targets, not both")
+        return self
 
     def make_variables(self, variant: VariantName) -> dict[str, str]:
         """The variables of this step for one variant."""

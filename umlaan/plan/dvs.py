@@ -19,6 +19,7 @@ def spec(dvs: Dvs, host: LabHost, source: str) -> dict[str, Any]:
                 "dir": step.dir,
                 "targets": list(step.targets),
                 "variables": {**bits, **step.make_variables(variant)},
+                **({"command": step.command} if step.command else {}),
             }
             for step in dvs.steps
         ]
