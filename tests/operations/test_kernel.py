@@ -59,7 +59,7 @@ def test_a_missing_kernel_is_built_through_its_spec() -> None:
     ("change", "said"),
     [
         (
-            {"stamp": {"inputs": {**INPUTS, "options": {}}}, "cached": False},
+            {"stamp": {"key": "j", "inputs": {**INPUTS, "options": {}}}, "cached": False},
             "UML kernel: rebuild, CONFIG_UML_NET_TUNTAP n → y",
         ),
         (

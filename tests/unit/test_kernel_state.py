@@ -243,23 +243,31 @@ def test_a_ready_binary_is_asked_what_it_is(tmp_path: Path) -> None:
 def test_a_build_that_was_cut_off_loses_only_what_it_wrote_last(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "include/config").mkdir(parents=True)
-    old, new = out / "kernel.o", out / "fork.o"
-    old.write_text("whole")
-    os.utime(old, (time.time() - 100, time.time() - 100))
-    (out / kernel_make.UNFINISHED).write_text("")
+    old, early, new = out / "kernel.o", out / "exit.o", out / "fork.o"
+    mark = out / kernel_make.UNFINISHED
+    for path, ago in ((old, 300), (mark, 200), (early, 100)):
+        path.write_text("whole")
+        os.utime(path, (time.time() - ago, time.time() - ago))
     for path in (new, out / ".config", out / "include/config/NET"):
         path.write_text("x")
     kernel_make.recover(str(out))
     assert old.exists()
+    assert early.exists(), "of the killed build, but not of its last minute"
     assert not new.exists()
     assert (out / ".config").exists()
     assert (out / "include/config/NET").exists()
 
 
-def test_a_clock_set_back_builds_afresh(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_clock_set_back_builds_afresh(tmp_path: Path, finished: bool) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "fork.o").write_text("x")
-    write_json(f"{out}.json", {"ended": time.time() + 3600})
+    later = time.time() + 3600
+    if finished:
+        write_json(f"{out}.json", {"ended": later})
+    else:
+        (out / kernel_make.UNFINISHED).write_text("")
+        os.utime(out / "fork.o", (later, later))
     kernel_make.recover(str(out))
     assert not out.exists()

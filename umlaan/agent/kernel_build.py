@@ -110,8 +110,11 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
     return store(spec, found, made, beside)
 
 
-def place(folder: str, target: str) -> None:
-    """Copy a whole kernel from the cache to where nodes start it; the stamp goes last."""
+def place(folder: str, target: str, inputs: dict[str, Any] | None = None) -> None:
+    """Copy a whole kernel from the cache to where nodes start it; the stamp goes last.
+
+    inputs name what it is made from in this lab's words; the content is the same.
+    """
     os.makedirs(target, exist_ok=True)
     stamp = read_json(f"{folder}/stamp.json")
     there = read_json(f"{target}/stamp.json")
@@ -130,7 +133,7 @@ def place(folder: str, target: str) -> None:
             shutil.copyfile(f"{folder}/{name}", beside)
             shutil.copymode(f"{folder}/{name}", beside)
         os.rename(beside, f"{target}/{name}")
-    write_json(f"{target}/stamp.json", stamp)
+    write_json(f"{target}/stamp.json", {**stamp, "inputs": inputs or stamp["inputs"]})
 
 
 def prune(spec: dict[str, Any]) -> None:
@@ -185,7 +188,7 @@ def converge(spec: dict[str, Any], jobs: int) -> None:
     else:
         unpack(spec)
         folder = build(spec, found, jobs)
-    place(folder, spec["dir"])
+    place(folder, spec["dir"], found["inputs"])
     if spec.get("keep"):
         prune(spec)
 

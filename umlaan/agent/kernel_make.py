@@ -13,6 +13,8 @@ from umlaan.agent.chamber import CCACHE, OUT, TREE, BuildError, Chamber, say
 from umlaan.agent.files import read_json, write_atomic, write_json
 
 UNFINISHED = ".umlaan-unfinished"
+# No step of a kernel build writes longer than this at one file without its time moving.
+HALF_WRITTEN_S = 60.0
 
 
 def output_folder(spec: dict[str, Any], tree: str, tools: dict[str, str]) -> str:
@@ -22,28 +24,34 @@ def output_folder(spec: dict[str, Any], tree: str, tools: dict[str, str]) -> str
 
 
 def recover(out: str) -> None:
-    """Make an O= folder safe to go on in after a build that was killed, or a clock set back."""
-    mark = f"{out}/{UNFINISHED}"
-    newest = read_json(f"{out}.json")
-    if isinstance(newest, dict) and newest["ended"] > time.time() + 2:
+    """Make an O= folder safe to go on in after a build that was killed, or a clock set back.
+
+    What was being written when it was killed may be half a file that looks whole to make: all
+    that the killed build wrote in its last minute is made again, what is older is kept.
+    """
+    done, mark = read_json(f"{out}.json"), f"{out}/{UNFINISHED}"
+    if isinstance(done, dict) and done["ended"] > time.time() + 2:
         say("the clock was set back since the last build: build afresh")
         shutil.rmtree(out)
     if not os.path.exists(mark):
         return
-    started = os.path.getmtime(mark) - 2
-    gone = 0
+    written: list[tuple[float, str]] = []
     for folder, folders, files in os.walk(out):
         # These files' times tell make which options changed: they are renewed whole or not at all.
         folders[:] = [f for f in folders if f"{folder}/{f}" != f"{out}/include/config"]
-        for name in files:
-            path = f"{folder}/{name}"
-            if path.startswith((f"{out}/.config", f"{out}/include/generated/autoconf.h")):
-                continue
-            if os.lstat(path).st_mtime >= started:
-                os.unlink(path)
-                gone += 1
-    if gone:
-        say(f"the last build was cut off: {gone} files of it are made again")
+        written += [(os.lstat(f"{folder}/{name}").st_mtime, f"{folder}/{name}") for name in files]
+    newest = max(time_ for time_, _ in written)
+    if newest > time.time() + 2:
+        say("the clock was set back since the last build: build afresh")
+        shutil.rmtree(out)
+        return
+    since = max(os.path.getmtime(mark) - 2, newest - HALF_WRITTEN_S)
+    kept = (f"{out}/.config", f"{out}/include/generated/autoconf.h", mark)
+    again = [path for time_, path in written if time_ >= since and not path.startswith(kept)]
+    for path in again:
+        os.unlink(path)
+    if again:
+        say(f"the last build was cut off: {len(again)} files of it are made again")
 
 
 class Make:
@@ -132,11 +140,24 @@ def compile_(spec: dict[str, Any], make: Make, tree: str, out: str, jobs: int) -
     make_new = not os.path.exists(f"{out}/.config")
     mark = f"{out}/{UNFINISHED}"
     os.makedirs(out, exist_ok=True)
-    if not os.path.exists(mark):
-        write_atomic(mark, b"")
+    write_atomic(mark, b"")
+    try:
+        made = _make(spec, make, tree, out, jobs, first=make_new)
+    except BuildError:
+        # make came to an end of its own: nothing is half written.
+        os.unlink(mark)
+        raise
+    write_json(f"{out}.json", {"ended": time.time()})
+    os.unlink(mark)
+    return made
+
+
+def _make(
+    spec: dict[str, Any], make: Make, tree: str, out: str, jobs: int, *, first: bool
+) -> dict[str, Any]:
     options = configure(spec, make, tree, out)
     # ccache or not, the objects of a first build can be counted before it.
-    if make_new or not os.path.exists(f"{out}/vmlinux"):
+    if first or not os.path.exists(f"{out}/vmlinux"):
         total = kobjects.count(tree, spec["arch"], spec["subarch"], options)
         have = sum(f.endswith(".o") for _, _, files in os.walk(out) for f in files)
         print(f"umlaan-total: {max(total - have, 1)}", flush=True)
@@ -146,6 +167,4 @@ def compile_(spec: dict[str, Any], make: Make, tree: str, out: str, jobs: int) -
     say(f"compile with {jobs} jobs")
     make.run(f"-j{jobs}", *(targets or ["all"]))
     release = make.chamber.ask([*make.words, "-s", "kernelrelease"]).splitlines()[-1]
-    write_json(f"{out}.json", {"ended": time.time()})
-    os.unlink(mark)
     return {"release": release, "options": options}

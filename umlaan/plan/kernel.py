@@ -82,7 +82,9 @@ def reasons(found: dict[str, Any], what: str = "UML kernel") -> list[str]:
     if previous is None:
         return [f"{what}: {verb}, {found['inputs']['source']['label']}: none there yet"]
     again = "take from the cache" if found["cached"] else "take anew" if ready else "rebuild"
-    rows = differences(previous["inputs"], found["inputs"])
+    # The key is content alone: under another name it is the same kernel.
+    same = stamp is not None and stamp["key"] == found["key"]
+    rows = [] if same else differences(previous["inputs"], found["inputs"])
     if rows:
         more = f" and {len(rows) - _MOST} more changes" if len(rows) > _MOST else ""
         return [f"{what}: {again}, {', '.join(rows[:_MOST])}{more}"]
