@@ -46,3 +46,6 @@ def both_sides() -> Generator[PyinfraCommand, None, None]:
     bad = plan.failures(wanted.name, rows) or ([] if rows else [f"{wanted.name}: no answer"])
     if bad:
         yield from fail("\n".join(bad))
+        return
+    # It answered all questions, though it may have been too busy for the first short look.
+    run.nodes[wanted.name] = "up"
