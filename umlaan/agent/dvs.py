@@ -54,9 +54,10 @@ def inputs_of(spec: Spec, variant: str, source_hash: str, cc: str) -> dict[str, 
     return {"source": source_hash, "compiler": cc, "steps": spec["variants"][variant]}
 
 
-def key_of(inputs: dict[str, Any]) -> str:
-    """The content key of one variant."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
+def key_of(inputs: dict[str, Any], variant: str) -> str:
+    """The content key of one variant; its own even where both are made by the same steps."""
+    named = {**inputs, "variant": variant}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def drift(folder: str, rows: dict[str, list[Any]], cache: str) -> list[str]:
@@ -83,7 +84,7 @@ def state(spec: Spec) -> dict[str, Any]:
     cc = compiler(spec)
     for variant in spec["variants"]:
         inputs = inputs_of(spec, variant, source["hash"], cc)
-        key = key_of(inputs)
+        key = key_of(inputs, variant)
         stamp = read_json(f"{spec['state']}/{variant}.stamp.json")
         cached = read_json(f"{spec['cache']}/dvs/{key}/stamp.json")
         row: dict[str, Any] = {"key": key, "inputs": inputs, "stamp": stamp and stamp["inputs"]}
@@ -140,7 +141,7 @@ def build(spec: Spec, variant: str) -> None:
     if source is None:
         raise SystemExit(f"{spec['source']}: no such directory or tarball")
     inputs = inputs_of(spec, variant, source["hash"], compiler(spec))
-    home = f"{spec['cache']}/dvs/{key_of(inputs)}"
+    home = f"{spec['cache']}/dvs/{key_of(inputs, variant)}"
     with locked(f"{home}.lock", f"DVS {variant}", wait=1800):
         if os.path.exists(f"{home}/stamp.json"):
             return
@@ -201,7 +202,7 @@ def install(spec: Spec, variant: str) -> None:
     """Bring state/dvs/VARIANT to the cache's content; files that are not of the manifest stay."""
     source = source_of(spec)
     assert source is not None
-    key = key_of(inputs_of(spec, variant, source["hash"], compiler(spec)))
+    key = key_of(inputs_of(spec, variant, source["hash"], compiler(spec)), variant)
     home, folder = f"{spec['cache']}/dvs/{key}", f"{spec['state']}/{variant}"
     stamp = read_json(f"{home}/stamp.json")
     if stamp is None:
