@@ -45,9 +45,7 @@ class Lab:
     folder: Path
     nodes: list[str] = field(default_factory=lambda: ["@uml/node1"])
     data: dict[str, str] = field(default_factory=dict)
-    host_data: dict[str, dict[str, object]] = field(
-        default_factory=lambda: {"@uml/node1": {"node.dcid": None}}
-    )
+    host_data: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @property
     def state_dir(self) -> Path:

@@ -161,12 +161,11 @@ def test_dvs_source_edited(lab: Lab) -> None:
 
 def test_one_kernel_option_changed(lab: Lab) -> None:
     lab.host_data["@uml/node1"] = {
-        "node.dcid": None,
         "kernel.options": {"CONFIG_LOCALVERSION": "-tried"},
     }
     result = repaired(lab, "CONFIG_LOCALVERSION")
     assert "-tried" in lab.exec("@uml/node1", "uname", "-r").output, result.output
-    lab.host_data["@uml/node1"] = {"node.dcid": None}
+    lab.host_data.clear()
     repaired(lab, "node1: restart")
 
 
