@@ -39,5 +39,6 @@ dvs = {
         "dc_file": "{run}/DC{dcid}.sh",
         "dc_end": "./test_dc_init -e -d {dcid}",
         "proxy": "./tcp_proxy -n {remote_name} -i {remote}",
+        "beats": True,
     },
 }

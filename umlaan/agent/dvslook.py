@@ -63,6 +63,8 @@ def script(side: Side) -> str:
                 f"grep -h -e ^State -e ^NSpid /proc/${name}/status 2>/dev/null",
             ]
     lines += ["echo; echo '==> @pids <=='; echo /proc/[0-9]*"]
+    if not side["services"]:
+        return "\n".join([*lines, "true"])
     names = " ".join(side["services"])
     units = " ".join(unit(side, name) for name in side["services"])
     lines += [
@@ -176,7 +178,7 @@ def sorted_blocks(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def look(side: Side, timeout: float = 20.0) -> View:
     """One side now; answers is False, with the error, where it did not answer whole."""
     code, output, errors = run_there(side, script(side), None, timeout)
-    if code or "==> @services <==" not in output:
+    if code or "==> @pids <==" not in output:
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
         return {
             "answers": False,

@@ -10,18 +10,13 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from typing import Any
 
+from umlaan.agent import verifydvs
 from umlaan.agent.files import read_json
+from umlaan.agent.verifydvs import Check, check
 
-Check = dict[str, Any]
 Spec = dict[str, Any]
-
-
-def check(what: str, ok: bool, host: str = "", guest: str = "", detail: str = "") -> Check:
-    """One row of the table."""
-    return {"what": what, "ok": ok, "host": host, "guest": guest, "detail": detail}
 
 
 def run(command: list[str], text: str | None = None, timeout: float = 30.0) -> tuple[int, str]:
@@ -126,55 +121,11 @@ def checks(spec: Spec) -> list[Check]:
     return rows
 
 
-def exchange(spec: Spec, test: dict[str, Any]) -> Check:
-    """One test of the procedure: its server on the host, its client in the guest."""
-    server = subprocess.Popen(
-        ["sh", "-c", test["server"]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        code, output = _until(lambda: run([*spec["ssh"], test["client"]], timeout=20), server)
-        try:
-            said, _ = server.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            said = "the server did not end"
-            code = code or 1
-        code = code or server.returncode or 0
-    finally:
-        if server.poll() is None:
-            subprocess.run(["kill", "-TERM", "--", f"-{server.pid}"], check=False)
-    figure = re.search(test["figure"], output) or re.search(test["figure"], said)
-    ok = code == 0 and figure is not None
-    detail = "" if ok else f"client: {_last(output)}; server: {_last(said)}"
-    return check(test["what"], ok, "server", figure.group(1) if figure else "failed", detail)
-
-
-def _until(client: Callable[[], tuple[int, str]], server: Any) -> tuple[int, str]:
-    """Try the client until it connects: the server needs a moment to listen."""
-    deadline = time.monotonic() + 5
-    while True:
-        code, output = client()
-        refused = "onnection refused" in output
-        if not refused or time.monotonic() > deadline or server.poll() is not None:
-            return code, output
-        time.sleep(0.05)
-
-
-def _last(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else "(said nothing)"
-
-
 def main(argv: list[str]) -> int:
     """The ``verify`` verb."""
     spec = json.loads(argv[0])
     rows = checks(spec)
-    if all(row["ok"] for row in rows):
-        rows += [exchange(spec, test) for test in spec["tests"]]
+    if spec["pairs"] and all(row["ok"] for row in rows if row["what"] != "DVS tree"):
+        rows += verifydvs.Pairs(spec["pairs"]).checks()
     print(json.dumps({"checks": rows}))
     return 0

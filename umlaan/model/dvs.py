@@ -79,6 +79,7 @@ class Programs(Model):
     unbind: OneLine = "./test_unbind {dcid} {endpoint}"
     rmtbind: OneLine = "./test_rmtbind {dcid} {endpoint} {remote} {endpoint_name}"
     environment: dict[EnvName, OneLine] = Field(default_factory=dict)
+    beats: bool = Field(False, description="counters of an idle pair move by themselves")
     start_timeout: int = Field(15, ge=1, le=600, description="seconds for DVS, DC, proxies to come")
     connect_timeout: int = Field(60, ge=1, le=3600, description="seconds until a pair is joined")
 

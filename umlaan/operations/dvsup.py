@@ -31,25 +31,29 @@ if TYPE_CHECKING:
     View = dict[str, Any]
 
 
-def views_of(sides: list[Side]) -> dict[str, View]:
-    """How these sides are now, by name; each lab host is asked once for those it carries."""
+def views_of(sides: list[Side], light: bool = False) -> dict[str, View]:
+    """How these sides are now, by name; each lab host is asked once for those it carries.
+
+    light: tables and DCs only.
+    """
+    ask = dvssides.light if light else dvssides.asked
     out: dict[str, View] = {}
     for name in sorted({side["carrier"] for side in sides}):
         on = context_state.inventory.get_host(name)
         if not on.connected:
             on.connect(reason="to look at the DVS")
-        mine = [dvssides.asked(side) for side in sides if side["carrier"] == name]
+        mine = [ask(side) for side in sides if side["carrier"] == name]
         out.update(on.get_fact(DvsSides, agent(on), json.dumps({"sides": mine})) or {})
     return out
 
 
-def _seen() -> dict[str, View]:
-    """What this run has looked at and nothing has changed since."""
-    seen = getattr(context_state, "umlaan_dvs_views", None)
-    if seen is None:
-        seen = {}
-        context_state.umlaan_dvs_views = seen  # type: ignore[attr-defined]
-    found: dict[str, View] = seen
+def seen() -> dict[str, View]:
+    """The views by name: what this run has looked at and nothing has changed since."""
+    views = getattr(context_state, "umlaan_dvs_views", None)
+    if views is None:
+        views = {}
+        context_state.umlaan_dvs_views = views  # type: ignore[attr-defined]
+    found: dict[str, View] = views
     return found
 
 
@@ -81,9 +85,9 @@ def up(number: int) -> Commands:
         return
     change = dvsup.change(lab(), side, view)
     if not change.reasons:
-        _seen()[side["name"]] = view
+        seen()[side["name"]] = view
         return
-    _seen().pop(side["name"], None)
+    seen().pop(side["name"], None)
     for reason in change.reasons:
         why(reason)
     if side["proxy_restart"] == "node" and (change.restart or change.reinit):
@@ -129,9 +133,9 @@ def joined(number: int) -> Commands:
     if side is None or not side["peers"]:
         return
     others = {s["name"]: s for n, s in everyone.items() if n != number and not _failed(s)}
-    seen = _seen()
-    missing = [s for s in (side, *others.values()) if s["name"] not in seen]
-    views = {**seen, **views_of(missing)}
+    known = seen()
+    missing = [s for s in (side, *others.values()) if s["name"] not in known]
+    views = {**known, **views_of(missing, light=True)}
     answering = {n: s for n, s in others.items() if views.get(n, {}).get("answers")}
     if not views.get(side["name"], {}).get("answers"):
         if executing():
@@ -139,11 +143,11 @@ def joined(number: int) -> Commands:
         return
     wanted = dvsup.joining(side, answering, views)
     if not wanted.reasons:
-        seen.update({n: v for n, v in views.items() if v["answers"]})
+        known.update({n: v for n, v in views.items() if v["answers"]})
         return
     for reason in wanted.reasons:
         why(reason)
-    seen.pop(side["name"], None)
+    known.pop(side["name"], None)
     order = {
         "sides": wanted.sides,
         "pairs": wanted.pairs,

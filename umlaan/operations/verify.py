@@ -14,6 +14,7 @@ from pyinfra.context import host as context_host
 
 from umlaan.facts.verify import Verification
 from umlaan.operations.common import agent_fact, executing, fail, lab
+from umlaan.operations.dvsup import seen
 from umlaan.operations.node import row_of
 from umlaan.plan import node as node_plan
 from umlaan.plan import verify as plan
@@ -40,7 +41,9 @@ def both_sides() -> Generator[PyinfraCommand, None, None]:
         return
     dvs = lab().settings(context_host.name).dvs
     transport = node_plan.transport_of(wanted, row["kernel"])
-    found = agent_fact(Verification, json.dumps(plan.spec(lab(), wanted, dvs, transport)))
+    asked = plan.spec(lab(), wanted, dvs, transport)
+    asked["pairs"] = plan.pairs(lab(), wanted.number, seen())
+    found = agent_fact(Verification, json.dumps(asked))
     rows = (found or {}).get("checks", [])
     run.tables.append(plan.table(wanted.name, rows))
     bad = plan.failures(wanted.name, rows) or ([] if rows else [f"{wanted.name}: no answer"])

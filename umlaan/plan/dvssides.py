@@ -265,3 +265,11 @@ def digest(text: str) -> str:
 def asked(side: Side) -> Side:
     """What the agent needs to look at a side: no texts, so that the question stays small."""
     return {key: value for key, value in side.items() if key != "files"}
+
+
+_LIGHT = ("name", "number", "place", "carrier", "lab", "shell", "state", "run", "folder", "dcs")
+
+
+def light(side: Side) -> Side:
+    """What the agent needs to read a side's tables alone: a lab of 32 nodes fits one question."""
+    return {**{key: side[key] for key in _LIGHT}, "services": [], "peers": []}

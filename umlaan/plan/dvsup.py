@@ -10,7 +10,7 @@ from typing import Any
 
 from umlaan.agent import dvstables
 from umlaan.model.lab import Lab
-from umlaan.plan.dvssides import Side, asked, digest, files_of, unbind_command
+from umlaan.plan.dvssides import Side, asked, digest, files_of, light, unbind_command
 
 View = dict[str, Any]
 
@@ -178,7 +178,7 @@ def joining(side: Side, others: dict[str, Side], views: dict[str, View]) -> Join
             out.pairs.append([side["name"], peer["number"], peer["name"], peer["dcids"]])
             out.pairs.append([peer["name"], side["number"], side["name"], peer["dcids"]])
     everyone = {side["name"]: side, **others}
-    out.sides = [asked(everyone[name]) for name in sorted(names)] if out.reasons else []
+    out.sides = [light(everyone[name]) for name in sorted(names)] if out.reasons else []
     return out
 
 

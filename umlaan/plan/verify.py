@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from umlaan.agent import dvstables
 from umlaan.model.dvs import Dvs
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
+from umlaan.plan import dvssides, exchanges
 from umlaan.plan.access import ssh_words
+from umlaan.plan.dvstables import side_by_side
 
 
 def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any]:
@@ -25,7 +28,58 @@ def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any
         "kernel_stamp": f"{node.kernel_dir}/stamp.json",
         "ssh": ssh_words(node),
         "dvs": dvs and {"dest": dvs.dest, "stamp": f"{node.state_dir}/dvs/ipc.stamp.json"},
-        "tests": [],
+        "pairs": None,
+    }
+
+
+def pairs(lab: Lab, number: int, seen: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The agent's questions about one node's DVS; None where it has none.
+
+    A pair is verified with the higher number of its two nodes. seen are this run's views.
+    """
+    everyone = dvssides.sides(lab)
+    own = everyone.get(number)
+    if own is None:
+        return None
+    lower = [
+        peer for peer in own["peers"] if peer["number"] < number and peer["number"] in everyone
+    ]
+    hub = everyone.get(dvssides.hub(lab)) if dvssides.hub(lab) != number else None
+    tests, none = exchanges.tests(lab, hub, own) if hub else ([], None)
+    asked = {own["name"]: own, **({hub["name"]: hub} if hub else {})}
+    asked.update({p["name"]: everyone[p["number"]] for p in lower})
+    whole = {own["name"], hub["name"] if hub else ""}
+    before = {
+        name: seen[name] if name in whole else _rows(seen[name], number)
+        for name in asked
+        if name in seen
+    }
+    dvs = lab.settings(f"@uml/node{number}").dvs
+    return {
+        "own": own["name"],
+        "hub": hub["name"] if hub else None,
+        "sides": {name: dvssides.light(side) for name, side in asked.items()},
+        "pairs": [{"other": p["name"], "number": p["number"], "dcids": p["dcids"]} for p in lower],
+        "tests": tests,
+        "no_tests": none,
+        "beats": bool(dvs and dvs.programs.beats),
+        "before": before,
+        "lock": f"/run/umlaan/{lab.name}.exchange.lock",
+    }
+
+
+def _rows(view: dict[str, Any], number: int) -> dict[str, Any]:
+    """Of a view only what it says of one node: the question to the agent stays small."""
+    wanted = {}
+    for name, parse in (("nodes", dvstables.nodes), ("proxies/info", dvstables.proxies)):
+        row = parse(view["files"].get(name, "")).get(number)
+        wanted[name] = f"{row['text']}\n" if row else ""
+    return {
+        "answers": view["answers"],
+        "error": view["error"],
+        "files": wanted,
+        "dcs": {},
+        "pids": [],
     }
 
 
@@ -43,6 +97,8 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
         lines.append("  " + text.rstrip())
         if row.get("detail"):
             lines.append(f"      {row['detail']}")
+        if row.get("tables"):
+            lines += [f"      {text}" for text in side_by_side(*row["tables"])]
     return "\n".join(lines)
 
 

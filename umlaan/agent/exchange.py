@@ -1,0 +1,150 @@
+"""One short test of the procedure between two sides: its server on one, its client on the other.
+
+A test is {"what", "server", "client" (side names), "serve", "ask", "ready" (scripts), "endpoints",
+"unbind" ({side: {endpoint: script}}), "figure" (a pattern), "unit", "count"}. Upstream's programs
+are void main: their exit codes say nothing, so that what they print decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from typing import Any
+
+from umlaan.agent import dvslook, dvstables
+from umlaan.agent.dvslook import Side, View
+
+READY_S = 10.0
+CLIENT_S = 30.0
+_WRONG = re.compile(r"wrong_bytes = (\d+)")
+_CHECKED = re.compile(r"checked_bytes = (\d+)")
+
+Test = dict[str, Any]
+
+
+class Refused(Exception):
+    """Why a test cannot be made, or how it failed; one line for its user."""
+
+
+def clear(side: Side, view: View, test: Test) -> list[str]:
+    """Free what an aborted test left on this test's endpoints; what was freed, in words.
+
+    Refused if a program that still lives holds one: unbinding under it panics a real DVS's guest.
+    """
+    freed = []
+    alive = set(view["pids"])
+    for row in dvstables.procs(view["files"].get(f"DC{test['dcid']}/procs", "")):
+        if row["endpoint"] not in test["endpoints"]:
+            continue
+        local = row["node"] == side["number"]
+        if local and row["pid"] in alive:
+            raise Refused(
+                f"{side['name']}: endpoint {row['endpoint']} is bound by {row['name']}, "
+                f"pid {row['pid']}, which still runs; end it first"
+            )
+        command = test["unbind"][side["name"]][str(row["endpoint"])]
+        dvslook.run_there(side, command, None, 30)
+        freed.append(f"{side['name']}: endpoint {row['endpoint']} of an aborted test unbound")
+    return freed
+
+
+def _bounded(script: str, seconds: float) -> str:
+    return f"timeout -k 2 {seconds:.0f} sh -c {shlex.quote(script)}"
+
+
+class Server:
+    """The server of one test, started on its side; it ends with the block at the latest."""
+
+    def __init__(self, side: Side, test: Test) -> None:
+        script = _bounded(test["serve"], READY_S + CLIENT_S)
+        words = [*side["shell"], f"exec {script}"] if side["shell"] else ["sh", "-c", script]
+        self.side, self.test = side, test
+        self.process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(3)
+
+    def await_ready(self) -> None:
+        """Until its endpoint is bound. Refused if it ends before, or at the deadline."""
+        poll = (
+            f"n=0; until ( {self.test['ready']} ) >/dev/null 2>&1; do n=$((n + 1)); "
+            f"[ $n -gt {READY_S * 20:.0f} ] && exit 4; sleep 0.05; done"
+        )
+        deadline = time.monotonic() + READY_S
+        while True:
+            # On this machine a look costs little: then an end of the server is seen at once.
+            script = poll if self.side["shell"] else self.test["ready"]
+            code, _, _ = dvslook.run_there(self.side, script, None, READY_S + 5)
+            if code == 0:
+                return
+            if self.process.poll() is not None:
+                raise Refused(f"the server ended at once: {last_line(self.said(1))}")
+            if time.monotonic() > deadline:
+                raise Refused(f"the server did not bind its endpoint in {READY_S:.0f} s")
+            time.sleep(0.02)
+
+    def said(self, seconds: float) -> str:
+        """What it printed, once it has ended; Refused if it does not."""
+        try:
+            return self.process.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            raise Refused(f"the server did not end in {seconds:.0f} s after its client") from None
+
+
+def exchange(sides: dict[str, Side], test: Test) -> tuple[str, str]:
+    """(server's words, client's words) for the table. Refused if it failed."""
+    server, client = sides[test["server"]], sides[test["client"]]
+    with Server(server, test) as serving:
+        serving.await_ready()
+        code, output, errors = dvslook.run_there(
+            client, _bounded(test["ask"], CLIENT_S), None, CLIENT_S + 10
+        )
+        if code in (124, 137):
+            raise Refused(f"client on {client['name']}: no end in {CLIENT_S:.0f} s")
+        asked = output + errors
+        try:
+            said = serving.said(10)
+        except Refused as fault:
+            raise Refused(f"{fault}; client: {last_line(asked)}") from None
+    return judge(test, said, asked)
+
+
+def judge(test: Test, said: str, asked: str) -> tuple[str, str]:
+    """The figure of the server, and what the client checked. Refused where either is not whole."""
+    found = re.search(test["figure"], said)
+    if found is None:
+        raise Refused(f"no figure; client: {last_line(asked)}; server: {last_line(said)}")
+    wrong = [int(n) for text in (said, asked) for n in _WRONG.findall(text)]
+    checked = [int(n) for text in (said, asked) for n in _CHECKED.findall(text)]
+    if any(wrong):
+        raise Refused(f"{sum(wrong)} wrong bytes arrived")
+    if checked and max(checked) < test["bytes"]:
+        raise Refused(f"only {max(checked)} of {test['bytes']} bytes arrived")
+    told = f"{max(checked)} bytes right" if checked else "done"
+    return f"{float(found.group(1)) * test['scale']:.3g} {test['unit']}", told
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:160] if lines else "(said nothing)"

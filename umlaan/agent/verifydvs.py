@@ -1,0 +1,189 @@
+"""The DVS's part of verification: "up" only where the tables of both sides of a pair agree.
+
+Node flag E, proxy flags 7, counters that move; then the procedure's short message loop and block
+copy between the hub (node0, or the lowest number) and this node.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from umlaan.agent import dvslook, dvstables, exchange
+from umlaan.agent.dvslook import Side, View
+from umlaan.agent.files import locked
+
+Check = dict[str, Any]
+MOVE_S = 5.0
+BUSY_S = 300.0
+
+
+def check(what: str, ok: bool, host: str = "", guest: str = "", detail: str = "") -> Check:
+    """One row of the table."""
+    return {"what": what, "ok": ok, "host": host, "guest": guest, "detail": detail}
+
+
+class Pairs:
+    """One node's pairs: with the hub, which is looked at anew, and with others as just seen."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.sides: dict[str, Side] = spec["sides"]
+        self.own: Side = self.sides[spec["own"]]
+        self.hub: Side | None = self.sides.get(spec["hub"] or "")
+        self.before: dict[str, View] = spec["before"]
+        self.now: dict[str, View] = {}
+        self.exchanged = False
+
+    def fresh(self) -> None:
+        """Look at this node and the hub, and at peers that nobody has looked at in this run."""
+        asked = [self.own, *([self.hub] if self.hub else [])]
+        self.now = {**self.before, **dvslook.looks(asked)}
+
+    def first(self) -> None:
+        """What was seen before the exchanges: as this run saw it, else by a look now."""
+        missing = [side for name, side in self.sides.items() if name not in self.before]
+        self.before = {**self.before, **dvslook.looks(missing)}
+
+    def checks(self) -> list[Check]:
+        """All rows of this node's DVS."""
+        self.first()
+        exchanges = self.exchanges()
+        self.fresh()
+        dead = [f"{n}: {v['error']}" for n, v in self.now.items() if not v["answers"]]
+        if not self.now[self.own["name"]]["answers"]:
+            return [check("DVS tables", False, detail="; ".join(dead))]
+        rows = [self.dvs(), *self.dcs()]
+        rows += [self.pair(pair) for pair in self.spec["pairs"]]
+        return rows + exchanges
+
+    def dvs(self) -> Check:
+        """Initialised on both sides, as the same cluster."""
+        rows = [
+            dvstables.info(self.now[side["name"]]["files"].get("info", ""))
+            for side in (self.hub, self.own)
+            if side
+        ]
+        said = [f"node{r.get('nodeid', '?')} of {r.get('name', '?')}" for r in rows]
+        ok = all("nodeid" in row for row in rows) and len({r.get("name") for r in rows}) == 1
+        ok = ok and rows[-1].get("nodeid") == str(self.own["number"])
+        return check("DVS", ok, said[0] if self.hub else "", said[-1])
+
+    def dcs(self) -> list[Check]:
+        """Each DC of this node: its init lives on both sides."""
+        out = []
+        for number in self.now[self.own["name"]]["dcs"]:
+            words, ok = [], True
+            for side in (self.hub, self.own):
+                dc = self.now[side["name"]]["dcs"].get(number) if side else None
+                fault = dc and dc["fault"]
+                ok = ok and not fault
+                words.append("" if dc is None else fault or _init(dc))
+            out.append(check(f"DC{number}", ok, *words))
+        return out
+
+    def pair(self, pair: dict[str, Any]) -> Check:
+        """One pair: what each side says of the other, and whether its counters move."""
+        own, name = self.own["name"], pair["other"]
+        what = f"{name} ↔ {own}"
+        other = self.now.get(name)
+        if other is None or not other["answers"]:
+            error = other["error"] if other else "not looked at"
+            return check(what, False, "no answer", "", f"{name}: {error}")
+        here = dvstables.unjoined(self.now[own]["files"], pair["number"], pair["dcids"])
+        there = dvstables.unjoined(other["files"], self.own["number"], pair["dcids"])
+        faults = [f"{own} says: {f}" for f in here] + [f"{name} says: {f}" for f in there]
+        if not faults and self.must_move(name):
+            faults = self.still(pair)
+        row = check(
+            what,
+            not faults,
+            _said(self.now[name]["files"], self.own["number"]),
+            _said(self.now[own]["files"], pair["number"]),
+            "; ".join(faults),
+        )
+        if faults:
+            row["tables"] = [
+                {"name": one, "peer": peer, "files": self.now[one]["files"]}
+                for one, peer in ((name, self.own["number"]), (own, pair["number"]))
+            ]
+        return row
+
+    def must_move(self, name: str) -> bool:
+        """True where something was sent meanwhile: an exchange, or the proxies' own beats."""
+        with_hub = self.hub is not None and name == self.hub["name"]
+        return bool(self.spec["beats"]) or (self.exchanged and with_hub)
+
+    def still(self, pair: dict[str, Any]) -> list[str]:
+        """The counters that do not move, asked again until a deadline."""
+        deadline = time.monotonic() + MOVE_S
+        while True:
+            faults = self._still(pair)
+            if not faults or time.monotonic() > deadline:
+                return faults
+            time.sleep(0.2)
+            self.fresh()
+
+    def _still(self, pair: dict[str, Any]) -> list[str]:
+        out = []
+        asked = [(self.own["name"], pair["number"])]
+        if self.hub and pair["other"] == self.hub["name"]:
+            asked.append((pair["other"], self.own["number"]))
+        for name, peer in asked:
+            old = dvstables.nodes(self.before[name]["files"].get("nodes", "")).get(peer)
+            new = dvstables.nodes(self.now[name]["files"].get("nodes", "")).get(peer)
+            for key in ("sent", "received"):
+                if old and new and old[key] == new[key]:
+                    out.append(f"{name} says: its counter of packets {key} stays at {new[key]}")
+        return out
+
+    def exchanges(self) -> list[Check]:
+        """The short tests with the hub; none where the pair is not even joined."""
+        tests, none = self.spec["tests"], self.spec["no_tests"]
+        if self.hub is None or none:
+            return [check("message loop, block copy", True, "not made", "", none)] if none else []
+        views = {n: self.before.get(n, {"files": {}}) for n in (self.own["name"], self.hub["name"])}
+        pair = next((p for p in self.spec["pairs"] if p["other"] == self.hub["name"]), None)
+        for name, peer in (
+            (self.own["name"], self.hub["number"]),
+            (self.hub["name"], self.own["number"]),
+        ):
+            if pair and dvstables.unjoined(views[name].get("files", {}), peer, pair["dcids"]):
+                return [check("message loop, block copy", False, "not made", "", "not joined")]
+        rows = []
+        try:
+            # All nodes' tests use the same endpoints of the hub.
+            with locked(self.spec["lock"], f"verify of {self.own['name']}", wait=BUSY_S):
+                rows = [self.exchange(test) for test in tests]
+        except TimeoutError as error:
+            rows.append(check("message loop, block copy", False, "not made", "", str(error)))
+        return rows
+
+    def exchange(self, test: dict[str, Any]) -> Check:
+        """One test as a row."""
+        freed: list[str] = []
+        try:
+            if self.exchanged is False:
+                for name in (test["server"], test["client"]):
+                    view = (
+                        self.before[name]
+                        if name == self.own["name"]
+                        else dvslook.look(self.sides[name])
+                    )
+                    freed += exchange.clear(self.sides[name], view, test)
+            self.exchanged = True
+            server, client = exchange.exchange(self.sides, test)
+        except exchange.Refused as fault:
+            return check(test["what"], False, "server", "failed", str(fault))
+        return check(test["what"], True, server, client, "; ".join(freed))
+
+
+def _init(dc: dict[str, Any]) -> str:
+    return f"init {dc['pid']}" if dc["pid"] else "there"
+
+
+def _said(files: dict[str, str], peer: int) -> str:
+    node = dvstables.nodes(files.get("nodes", "")).get(peer)
+    proxy = dvstables.proxies(files.get("proxies/info", "")).get(peer)
+    flags = f"{node['flags'] if node else '-'} {proxy['flags'] if proxy else '-'}"
+    return f"{flags}, {node['sent']}/{node['received']}" if node else flags
