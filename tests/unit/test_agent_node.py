@@ -57,7 +57,7 @@ def order(tmp_path: Path) -> Iterator[dict[str, Any]]:
         "deadline": 1,
     }
     yield made
-    for one in node.members(made, node.read_record(str(directory))):
+    for one in node.members(made):
         os.kill(one.pid, signal.SIGKILL)
 
 
@@ -112,7 +112,7 @@ def test_starts_at_once_start_one(order: dict[str, Any]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     several = [subprocess.Popen(command, env=environment, stderr=-3, stdout=-3) for _ in range(4)]
     assert sorted(one.wait(30) for one in several) == [0, 75, 75, 75]
-    leaders = [m for m in node.members(order, None) if m.pid == m.group]
+    leaders = [m for m in node.members(order) if m.pid == m.group]
     assert len(leaders) == 1
 
 
@@ -186,7 +186,7 @@ def test_a_uml_that_ends_at_once_is_no_start(order: dict[str, Any]) -> None:
 def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, Any]) -> None:
     agent("node-start", order)
     typed(order, "child")
-    until(lambda: len(node.members(order, None)) == 2)
+    until(lambda: len(node.members(order)) == 2)
     record = node.read_record(order["dir"])
     assert record is not None
     os.kill(record["holder"]["pid"], signal.SIGKILL)
@@ -201,10 +201,24 @@ def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, A
     assert proc.process(row["leftovers"][0]) is None or proc.process(row["leftovers"][0]).dead  # type: ignore[union-attr]
 
 
+def test_another_labs_node_on_the_same_root_is_not_ours(
+    order: dict[str, Any], tmp_path: Path
+) -> None:
+    agent("node-start", order)
+    theirs = {m.pid for m in node.members(order)}
+    other = {**order, "dir": str(tmp_path / "other"), "argv": [sys.executable, FAKE, "umid=node9"]}
+    assert node.members(other) == []
+    done = agent("node-start", other)
+    assert done.returncode == start.BUSY
+    assert f"is held by node9 ({order['dir']})" in done.stderr
+    assert agent("node-stop", other).stdout == "node9: down already\n"
+    assert {m.pid for m in node.members(order)} == theirs
+
+
 def test_a_chroot_ends_what_a_dead_uml_left(order: dict[str, Any]) -> None:
     agent("node-start", order)
     typed(order, "child")
-    until(lambda: len(node.members(order, None)) == 2)
+    until(lambda: len(node.members(order)) == 2)
     record = node.read_record(order["dir"])
     assert record is not None
     os.kill(record["holder"]["pid"], signal.SIGKILL)
@@ -213,15 +227,15 @@ def test_a_chroot_ends_what_a_dead_uml_left(order: dict[str, Any]) -> None:
     done = agent("root-run", "--root", order["root"], "--dir", order["dir"], "--", "true")
     # The stand-in's root is no file system: that far it came.
     assert "wrong fs type" in done.stderr
-    assert node.members(order, record) == []
+    assert node.members(order) == []
 
 
 def test_the_holder_ends_what_a_killed_uml_leaves(order: dict[str, Any]) -> None:
     agent("node-start", order)
     typed(order, "child")
-    until(lambda: len(node.members(order, None)) == 2)
+    until(lambda: len(node.members(order)) == 2)
     os.kill(state_of(order)["pid"], signal.SIGKILL)
-    until(lambda: not node.members(order, None))
+    until(lambda: not node.members(order))
     until(lambda: rootlock.holder(order["root"]) is None)
     assert state_of(order)["record"]["exit"]["code"] == -9
 
@@ -295,7 +309,7 @@ def test_what_is_wrong_is_said_and_nothing_runs(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert node.members(order, None) == []
+    assert node.members(order) == []
 
 
 def test_a_noexec_tmpdir_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

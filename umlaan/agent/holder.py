@@ -235,7 +235,7 @@ def _end(
     for leader in {group, record["pid"] or group}:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
-    for member in node.members(order, record):
+    for member in node.members(order):
         with contextlib.suppress(ProcessLookupError):
             os.kill(member.pid, signal.SIGKILL)
     reach.end_shared(order["dir"])

@@ -45,16 +45,28 @@ def running(record: Row | None) -> bool:
     )
 
 
-def members(node: Row, record: Row | None) -> list[proc.Process]:
-    """Every living process of the node's UML, orphans and helper threads included."""
-    found = proc.carrying({f"umid={node['umid']}", f"uml_dir={node['dir']}/uml/"})
-    if record and record.get("boot_id") == proc.boot_id():
-        known = {one.pid for one in found}
-        # Behind nsenter the UML makes itself a session of its own.
-        sessions = {int(record[key]) for key in ("group", "pid") if record.get(key)}
-        strays = proc.in_session(sessions, rootlock.lock_path(node["root"])) if sessions else []
-        found += [one for one in strays if one.pid not in known]
-    return found
+def members(node: Row) -> list[proc.Process]:
+    """Every living process of the node's UML, orphans and helper threads included.
+
+    When a UML is killed, guest processes that it traced may run on as processes of the lab host's,
+    under any name and in any session: they are known by the root's lock, which they inherited.
+    """
+    found = {m.pid: m for m in proc.carrying(set(_words_of(node)))}
+    # Another lab's node on the same partition is none of ours: the lock says whose it is.
+    if (rootlock.holder(node["root"]) or "").startswith(lock_name(node)):
+        for one in proc.holding(rootlock.lock_path(node["root"])):
+            if not any("umlaan.agent" in word for word in proc.cmdline(one.pid)):
+                found[one.pid] = one
+    return list(found.values())
+
+
+def lock_name(node: Row) -> str:
+    """What the root's lock says while this node's UML holds it."""
+    return f"{node['name']} ({node['dir']})"
+
+
+def _words_of(node: Row) -> tuple[str, str]:
+    return f"umid={node['umid']}", f"uml_dir={node['dir']}/uml/"
 
 
 def _leader(node: Row, found: list[proc.Process]) -> proc.Process | None:
@@ -177,7 +189,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
         "console_log": f"{node['dir']}/console.log",
     }
     if not alive:
-        found = members(node, record)
+        found = members(node)
         leader = _leader(node, found)
         if leader is not None:
             record = row["record"] = _adopted(record, leader)
@@ -196,7 +208,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
             found_keeper and not found_keeper.dead and found_keeper.start == keeper.get("start")
         )
         if with_memory:
-            row["memory"] = memory(record, members(node, record))
+            row["memory"] = memory(record, members(node))
     return row
 
 

@@ -100,24 +100,13 @@ def carrying(words: set[str]) -> list[Process]:
     return found
 
 
-def in_session(sessions: set[int], holding: str) -> list[Process]:
-    """Living processes of these sessions that have a file open; a recycled session has not.
-
-    When a UML dies, a guest process that it traced may run on as a process of the lab host's, with
-    any command line: only its session and what it inherited tell whose it is.
-    """
-    found: list[Process] = []
+def holding(path: str) -> list[Process]:
+    """Living processes that have a file open."""
     try:
-        wanted = os.stat(holding)
+        wanted = os.stat(path)
     except OSError:
-        return found
-    for pid in pids():
-        one = process(pid)
-        if one is None or one.dead or one.session not in sessions:
-            continue
-        if _has_open(pid, wanted):
-            found.append(one)
-    return found
+        return []
+    return [one for pid in pids() if _has_open(pid, wanted) and (one := process(pid))]
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:

@@ -81,7 +81,7 @@ def start(order: dict[str, Any]) -> str:
     swept = sweep.clear(order)
     if fault := tap.prepare(order.get("namespace"), order["argv"]):
         raise CannotStart(fault)
-    lock = rootlock.take(order["root"], f"{name} ({directory})", wait=10.0)
+    lock = rootlock.take(order["root"], node.lock_name(order), wait=10.0)
     try:
         rootlock.wait_free(order["root"], 5.0)
         # A stale pid file with a recycled pid would make UML take a random umid.

@@ -19,8 +19,7 @@ def clear(order: dict[str, Any], wait: float = 5.0) -> int:
     """Kill what an earlier UML of this very node left behind; how many. Unkillable if it stays."""
     deadline = time.monotonic() + wait
     killed: set[int] = set()
-    record = node.read_record(order["dir"])
-    while left := node.members(order, record):
+    while left := node.members(order):
         for one in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one.pid, signal.SIGKILL)
