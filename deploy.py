@@ -8,16 +8,35 @@ A lab host builds, then makes the network; each @uml/nodeN gets root, tap and la
 
 from pyinfra.context import host
 
-from tasks import access, dvs, guest, kernel, launch, network, preflight, root, toolchain, verify
-from umlaan.inventory import is_uml
+from tasks import (
+    access,
+    dvs,
+    guest,
+    host_kernel,
+    kernel,
+    launch,
+    network,
+    preflight,
+    root,
+    toolchain,
+    verify,
+)
+from umlaan.inventory import is_lab_host, is_uml
 from umlaan.operations import carried
 from umlaan.run import begin
 
 begin()
 
-if not is_uml(host):
+if is_lab_host(host):
     preflight.check()
+
+# A lab host's, and those of a machine that only builds.
+if not is_uml(host):
     toolchain.system_packages()
+    toolchain.roots()
+
+if is_lab_host(host):
+    host_kernel.converge()
     kernel.kernels()
     dvs.build()
     root.base()
@@ -37,3 +56,6 @@ if is_uml(host):
     launch.launch()
     guest.dvs_up()
     verify.node()
+
+if is_lab_host(host):
+    host_kernel.verdict()

@@ -6,7 +6,7 @@ Guests are stopped cleanly first. The user's partitions, sources and the built c
 from pyinfra.context import host
 
 from tasks import dvs, launch, network
-from umlaan.inventory import is_uml
+from umlaan.inventory import is_lab_host, is_uml
 from umlaan.operations import carried, standing, state_dir
 from umlaan.run import begin
 
@@ -18,7 +18,7 @@ if is_uml(host):
 # Shared by all hosts: every node is down before its lab host takes anything away.
 carried.ready(name="Nodes are down")
 
-if not is_uml(host):
+if is_lab_host(host):
     state_dir.strays(name="Nodes that left the inventory")
     if hasattr(dvs, "down"):
         dvs.down()

@@ -7,10 +7,17 @@ from pyinfra.context import host
 
 from umlaan.operations import toolchain
 from umlaan.operations.common import lab
-from umlaan.plan.toolchain import packages
+from umlaan.plan.toolchain import build_roots, packages
 
 
 @deploy("Toolchain")
 def system_packages() -> None:
-    """The Debian packages that this lab host's part of the lab needs."""
+    """The Debian packages that this machine's part of the lab needs; a builder's as well."""
     toolchain.packages(name="System packages", wanted=packages(lab(), host.name))
+
+
+@deploy("Build roots")
+def roots() -> None:
+    """Other suites' compilers, on the machine that builds."""
+    for root in host.loop(build_roots(lab(), host.name)):
+        toolchain.build_root(name=f"Build root {root.suite}/{root.arch}", root=root)

@@ -30,6 +30,11 @@ def is_builder(host: Host) -> bool:
     return "builder" in host.groups
 
 
+def is_lab_host(host: Host) -> bool:
+    """True for a machine that carries nodes: no node itself, and not only a builder."""
+    return not is_uml(host) and not is_builder(host)
+
+
 def own_data(host: Host) -> dict[str, Any]:
     """The host's data without what is pyinfra's own, in pyinfra's order of precedence."""
     data: dict[str, Any] = host.data.dict()

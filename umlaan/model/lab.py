@@ -118,6 +118,7 @@ class Lab(Model):
     host_settings: dict[str, Settings]
     node_settings: dict[int, Settings]
     builders: tuple[Builder, ...] = ()
+    builder_hosts: tuple[LabHost, ...] = Field((), description="builders as operations see them")
 
     def builder(self, host: str) -> Builder | None:
         """The machine that builds for a lab host; None where the lab host builds itself."""
@@ -125,8 +126,8 @@ class Lab(Model):
         return next((b for b in self.builders if wanted in (None, b.name)), None)
 
     def host(self, name: str) -> LabHost:
-        """The lab host of that pyinfra name. KeyError if none."""
-        return next(h for h in self.hosts if h.name == name)
+        """The lab host or builder of that pyinfra name. StopIteration if none."""
+        return next(h for h in (*self.hosts, *self.builder_hosts) if h.name == name)
 
     def node(self, name: str) -> Node:
         """The node of that name. DataError if none."""
@@ -190,9 +191,15 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
         name=hosts[0].lab,
         hosts=hosts,
         nodes=tuple(nodes),
-        host_settings={h.name: settings[h.name] for h in hosts},
+        host_settings={h.name: settings[h.name] for h in (*hosts, *builders)},
         node_settings={n.number: settings[f"@uml/{n.name}"] for n in nodes},
         builders=builders,
+        builder_hosts=tuple(
+            _lab_host(b.name, settings[b.name], first=False).model_copy(
+                update={"number": None, "state_dir": f"{b.cache_dir}/built"}
+            )
+            for b in builders
+        ),
     )
     _check_clashes(lab, locate)
     return lab

@@ -95,6 +95,9 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
 
 def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
     """Reboot, wait for another boot to answer, take the lab's lock again. OSError after deadline"""
+    # A port that is not served yet is no event: paramiko's thread would print a traceback for each
+    # try, up to a minute after it.
+    logging.getLogger("paramiko.transport").setLevel(logging.CRITICAL + 1)
     host.run_shell_command("(sleep 1; systemctl reboot || reboot) </dev/null >/dev/null 2>&1 &")
     host.disconnect()
     started = shown = time.monotonic()
@@ -118,10 +121,6 @@ def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
 
 def _back(host: Host, before: str) -> bool:
     """True once the machine answers from another boot."""
-    # A port that is not served yet is no event: paramiko would print a traceback each time.
-    talk = logging.getLogger("paramiko.transport")
-    level = talk.level
-    talk.setLevel(logging.CRITICAL + 1)
     try:
         host.connect(show_errors=False)
         if not host.connected:
@@ -131,8 +130,6 @@ def _back(host: Host, before: str) -> bool:
             return True
     except Exception as error:  # noqa: BLE001 - a machine on its way down fails in many ways
         logger.debug(f"{host.print_prefix}not back: {error}")
-    finally:
-        talk.setLevel(level)
     host.disconnect()
     return False
 

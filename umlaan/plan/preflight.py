@@ -161,6 +161,8 @@ def _needs(lab: Lab, host: LabHost, found: dict[str, Any]) -> dict[str, dict[str
     if own is not None:
         kernels[own.id] = own
     builds = [kernel for kernel in kernels.values() if not kernel.source.ready]
+    if lab.builder(host.name):
+        builds = []
     if builds and not found["kernels"]:
         cache[f"{len(builds)} kernel build{'s' * (len(builds) > 1)}"] = KERNEL_BUILD * len(builds)
         roots = {k.toolchain for k in builds if isinstance(k.toolchain, BuildRoot)}

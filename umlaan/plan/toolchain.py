@@ -19,18 +19,46 @@ IN_BUILD_ROOT = (
 ALWAYS = ("iproute2", "iputils-ping", "openssh-client", "util-linux")
 # What a 32-bit kernel's linux needs to run on a 64-bit host: loader and C library, one package.
 RUN_32_BIT = "libc6-i386 [amd64]"
-HOST_KERNEL = ("cpio", "initramfs-tools", "kmod", "libelf-dev", "libssl-dev", "perl", "rsync")
+BUILD_KERNEL = ("cpio", "kmod", "libelf-dev", "libssl-dev", "perl", "rsync")
+INSTALL_KERNEL = ("initramfs-tools", "kmod")
 
 
 def packages(lab: Lab, host: str) -> tuple[str, ...]:
-    """The packages that one lab host needs for the nodes it carries, sorted."""
+    """The packages that a lab host or builder needs for its part of the lab, sorted."""
     needed = set(ALWAYS)
+    for served in _built_by(lab, host):
+        needed |= _to_build(lab, served)
+    if host not in [h.name for h in lab.hosts]:
+        return tuple(sorted(needed))
+    if lab.host_settings[host].host_kernel:
+        needed |= set(INSTALL_KERNEL)
+    for node in lab.nodes_on(host):
+        if _needs_32_bit(node.kernel):
+            needed.add(RUN_32_BIT)
+        if node.root.made:
+            needed |= {"e2fsprogs", "mmdebstrap"}
+    return tuple(sorted(needed))
+
+
+def _built_by(lab: Lab, host: str) -> tuple[str, ...]:
+    """The lab hosts for which a machine builds: itself without a builder, those that name it."""
+    found = []
+    for one in lab.hosts:
+        which = lab.builder(one.name)
+        if (which.name if which else one.name) == host:
+            found.append(one.name)
+    return tuple(found)
+
+
+def _to_build(lab: Lab, host: str) -> set[str]:
+    """What is needed to build one lab host's kernels and its DVS."""
+    needed: set[str] = set()
     nodes = lab.nodes_on(host)
     settings = lab.host_settings[host]
     kernels = [n.kernel for n in nodes]
-    if settings.host_kernel and host == lab.hosts[0].name:
+    if settings.host_kernel:
         kernels.append(settings.host_kernel)
-        needed |= set(HOST_KERNEL)
+        needed |= set(BUILD_KERNEL)
     for kernel in kernels:
         needed |= _for_kernel(kernel)
     if nodes and settings.dvs:
@@ -40,10 +68,7 @@ def packages(lab: Lab, host: str) -> tuple[str, ...]:
             needed |= {"gcc", "libc6-dev", "make"}
         if settings.dvs.bits == 32:
             needed.add(RUN_32_BIT if settings.dvs.toolchain != "native" else "gcc-multilib")
-    for node in nodes:
-        if node.root.made:
-            needed |= {"e2fsprogs", "mmdebstrap"}
-    return tuple(sorted(needed))
+    return needed
 
 
 def _for_kernel(kernel: Kernel) -> set[str]:
@@ -87,11 +112,13 @@ def build_root(toolchain: Toolchain, cache_dir: str) -> dict[str, Any] | None:
 
 
 def build_roots(lab: Lab, host: str) -> tuple[BuildRoot, ...]:
-    """The distinct build roots that a lab host's kernels and DVS use."""
-    chains: list[Toolchain] = [n.kernel.toolchain for n in lab.nodes_on(host)]
-    settings = lab.host_settings[host]
-    if settings.host_kernel:
-        chains.append(settings.host_kernel.toolchain)
-    if settings.dvs and chains:
-        chains.append(settings.dvs.toolchain)
+    """The distinct build roots of the kernels and the DVS that a machine builds."""
+    chains: list[Toolchain] = []
+    for served in _built_by(lab, host):
+        chains += [n.kernel.toolchain for n in lab.nodes_on(served)]
+        settings = lab.host_settings[served]
+        if settings.host_kernel:
+            chains.append(settings.host_kernel.toolchain)
+        if settings.dvs and chains:
+            chains.append(settings.dvs.toolchain)
     return tuple(dict.fromkeys(c for c in chains if isinstance(c, BuildRoot)))
