@@ -55,12 +55,25 @@ kernelrelease:
 """
 
 
+KCONFIG = """\
+config GONE
+\tbool
+\tdepends on NEVER
+config NET
+\tbool "Networking"
+config SMP
+\tbool "More than one"
+config FOLLOWS
+\tdef_bool SMP
+"""
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = tmp_path / "linux"
     (root / "kernel").mkdir(parents=True)
     (root / "Makefile").write_text(MAKEFILE)
-    (root / "Kconfig").write_text("config GONE\n\tbool\n\tdepends on NEVER\n")
+    (root / "Kconfig").write_text(KCONFIG)
     for name in ("fork", "exit", "panic", "sched"):
         (root / f"kernel/{name}.c").write_text(f"int {name}(void) {{ return {len(name)}; }}\n")
     return root
@@ -247,7 +260,7 @@ def test_the_menu_changes_a_copy_and_gives_a_fragment(tmp_path: Path, tree: Path
     path.write_text(json.dumps(spec))
     command = [sys.executable, "-S", "-m", "umlaan.agent", "menuconfig", str(path), str(fragment)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    typed = "# CONFIG_NET is not set\nCONFIG_SMP=y\n"
+    typed = "# CONFIG_NET is not set\nCONFIG_SMP=y\nCONFIG_FOLLOWS=y\n"
     done = subprocess.run(command, env=environment, input=typed, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "2 options differ", done.stderr
     assert kconfig.parse(fragment.read_text()) == {"NET": "n", "SMP": "y"}

@@ -6,6 +6,7 @@ import os
 import re
 
 _SET = re.compile(r"^CONFIG_(\w+)=(.*)$")
+_PROMPT = re.compile(r"^(bool|tristate|string|int|hex|prompt)\s+[\"']")
 _UNSET = re.compile(r"^# CONFIG_(\w+) is not set$")
 
 
@@ -56,8 +57,8 @@ def transports(options: dict[str, str]) -> list[str]:
     return [name for name, option in names.items() if options.get(option) == "y"]
 
 
-def dependencies(tree: str, names: set[str]) -> dict[str, list[str]]:
-    """{name: its "depends on" lines} from the Kconfig files of a tree; no entry: no such option."""
+def definitions(tree: str, names: set[str]) -> dict[str, list[str]]:
+    """{name: the lines of its Kconfig entries}; no entry: the tree has no such option."""
     found: dict[str, list[str]] = {}
     heads = {f"{word} {name}": name for name in names for word in ("config", "menuconfig")}
     for folder, folders, files in os.walk(tree):
@@ -73,20 +74,32 @@ def dependencies(tree: str, names: set[str]) -> dict[str, list[str]]:
                         current = heads.get(" ".join(word.split()))
                         if current:
                             found.setdefault(current, [])
-                    elif current and word.startswith("depends on "):
-                        found[current].append(word.removeprefix("depends on "))
+                    elif word in ("help", "---help---"):
+                        current = None
+                    elif current and word:
+                        found[current].append(word)
     return found
+
+
+def prompted(tree: str, names: set[str]) -> set[str]:
+    """Those options that a person can set; the others follow from them."""
+    return {
+        name
+        for name, lines in definitions(tree, names).items()
+        if any(_PROMPT.match(line) for line in lines)
+    }
 
 
 def explain(rows: list[tuple[str, str, str]], tree: str) -> list[str]:
     """One line for each lost option: wanted, found, and what the tree says about it."""
-    known = dependencies(tree, {name for name, _, _ in rows})
+    known = definitions(tree, {name for name, _, _ in rows})
     lines = []
     for name, wanted, found in rows:
+        depends = [w[11:] for w in known.get(name, ()) if w.startswith("depends on ")]
         if name not in known:
             why = "this kernel has no such option"
-        elif known[name]:
-            why = f"it depends on {' && '.join(known[name])}"
+        elif depends:
+            why = f"it depends on {' && '.join(depends)}"
         else:
             why = "another option selects or forbids it"
         lines.append(f"CONFIG_{name}: wanted {wanted}, found {found} ({why})")

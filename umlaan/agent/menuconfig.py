@@ -45,7 +45,10 @@ def edit(spec: dict[str, Any], target: str = "menuconfig") -> dict[str, str]:
                 f"make {target} failed; it needs libncurses-dev where the kernel is built"
             )
         after = kconfig.parse(read_bytes(f"{out}/.config").decode(errors="replace"))
-        return difference(before, after)
+        changed = difference(before, after)
+        # What only follows from a choice is left to the kernel: it may follow otherwise in another.
+        asked = kconfig.prompted(tree, set(changed))
+        return {name: value for name, value in changed.items() if name in asked}
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
