@@ -61,6 +61,7 @@ def why(text: str) -> None:
     if row in reasons:
         return
     reasons.append(row)
+    _step(text)
     logger.info(f"{context_host.print_prefix}{text}")
 
 
@@ -72,6 +73,24 @@ def reasons_of(state: State) -> list[tuple[str, str]]:
         state.umlaan_reasons = rows  # type: ignore[attr-defined]
     found: list[tuple[str, str]] = rows
     return found
+
+
+def steps_of(state: State) -> dict[tuple[str, str], str]:
+    """{(host, reason): the operation that said it} of this run."""
+    rows = getattr(state, "umlaan_steps", None)
+    if rows is None:
+        rows = {}
+        state.umlaan_steps = rows  # type: ignore[attr-defined]
+    found: dict[tuple[str, str], str] = rows
+    return found
+
+
+def _step(text: str) -> None:
+    """Note which operation is speaking; in a test there may be none."""
+    op_hash = context_host.current_op_hash
+    if op_hash is not None:
+        names = context_state.op_meta[op_hash].names
+        steps_of(context_state)[context_host.name, text] = ", ".join(sorted(names))
 
 
 class LabCommand(StringCommand):
@@ -143,6 +162,7 @@ def fail(message: str) -> Iterator[StringCommand]:
     if executing():
         # The command says it; here it is only kept for the summary.
         reasons_of(context_state).append((context_host.name, message))
+        _step(message)
     else:
         why(message)
     yield FailCommand(message)
@@ -157,3 +177,13 @@ def agent_fact(fact: Any, *args: Any, **kwargs: Any) -> Any:
     """A fact of the lab host whose command is a verb of the agent (its first argument)."""
     on = carrier()
     return on.get_fact(fact, agent(on), *args, **kwargs)
+
+
+def compared() -> set[str]:
+    """Nodes whose DVS tree this run has found as built: verification need not hash it again."""
+    names = getattr(context_state, "umlaan_compared", None)
+    if names is None:
+        names = set()
+        context_state.umlaan_compared = names  # type: ignore[attr-defined]
+    found: set[str] = names
+    return found

@@ -17,7 +17,7 @@ from pyinfra.context import host as context_host
 from umlaan.facts.guest import GuestFiles, LabSecrets, Space, Tree, TreeStamp
 from umlaan.model.dvs import Dvs
 from umlaan.model.node import Node
-from umlaan.operations.common import agent_fact, executing, fail, lab, why
+from umlaan.operations.common import agent_fact, compared, executing, fail, lab, why
 from umlaan.operations.node import row_of
 from umlaan.plan import guest as plan
 from umlaan.plan import node as node_plan
@@ -122,6 +122,7 @@ def dvs_tree(node: Node, dvs: Dvs) -> Commands:
     found = context_host.get_fact(Tree, dvs.dest)
     reason = tree_plan.reason(node.name, dvs.dest, stamp["manifest"], found or {})
     if reason is None:
+        compared().add(node.name)
         return
     why(reason)
     free = context_host.get_fact(Space, dvs.dest) if executing() else None

@@ -13,7 +13,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.facts.verify import Verification
-from umlaan.operations.common import agent_fact, executing, fail, lab
+from umlaan.operations.common import agent_fact, compared, executing, fail, lab
 from umlaan.operations.dvsup import seen
 from umlaan.operations.node import row_of
 from umlaan.plan import node as node_plan
@@ -42,6 +42,8 @@ def both_sides() -> Generator[PyinfraCommand, None, None]:
     dvs = lab().settings(context_host.name).dvs
     transport = node_plan.transport_of(wanted, row["kernel"])
     asked = plan.spec(lab(), wanted, dvs, transport)
+    if asked["dvs"]:
+        asked["dvs"]["compared"] = wanted.name in compared()
     asked["pairs"] = plan.pairs(lab(), wanted.number, seen())
     found = agent_fact(Verification, json.dumps(asked))
     rows = (found or {}).get("checks", [])
