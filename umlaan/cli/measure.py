@@ -15,7 +15,6 @@ import typer
 
 from umlaan.cli.fault import Fault
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen
-from umlaan.cli.report import DEFAULT
 from umlaan.cli.show import errors, hint, output
 
 if TYPE_CHECKING:
@@ -52,7 +51,9 @@ def command(
     only_plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be measured; measure nothing.")
     ] = False,
-    ledger: Annotated[Path, typer.Option(help="Where rows are added.")] = Path(DEFAULT),
+    ledger: Annotated[
+        Path | None, typer.Option(help="Where rows are added. Default: measure.ledger of the data.")
+    ] = None,
     as_json: JsonOption = False,
     inventory: InventoryOption = None,
     data: DataOption = None,
@@ -73,6 +74,7 @@ def command(
     lab = session.lab
     names = [f"node{name}" if name.isdigit() else name for name in node or ()]
     wanted = settings(lab.settings(lab.hosts[0].name).measure, test, repeats, quick)
+    ledger = ledger or Path(wanted.ledger)
     via = {host.name: session.via(host.name) for host in lab.hosts}
     with locked(session) if not only_plan else _nothing():
         try:

@@ -87,18 +87,23 @@ class MeasurePrograms(Model):
 class Measure(Model):
     """One run of umlaan measure: which tests, sizes, repeats, and how long each may take."""
 
-    tests: tuple[TestName, ...] = ALL_TESTS
-    repeats: int = Field(5, ge=1, le=1000)
-    warmup: int = Field(1, ge=0, le=100)
+    tests: tuple[TestName, ...] = Field(ALL_TESTS, description="in this order")
+    ledger: OneLine = Field(
+        "measurements.jsonl", description="where rows are added, on the machine that runs umlaan"
+    )
+    repeats: int = Field(5, ge=1, le=1000, description="values a row; 3 or more tell their spread")
+    warmup: int = Field(1, ge=0, le=100, description="repeats before them, thrown away")
     message_count: int = Field(200, ge=1, le=1_000_000, description="exchanges a repeat")
-    children: int = Field(1, ge=1, le=29)
-    copy_sizes: tuple[Size, ...] = ("1K", "4K", "16K", "64K", "256K", "1M")
+    children: int = Field(1, ge=1, le=29, description="pairs of processes that exchange at once")
+    copy_sizes: tuple[Size, ...] = Field(
+        ("1K", "4K", "16K", "64K", "256K", "1M"), description="bytes a block"
+    )
     copy_count: int = Field(100, ge=1, le=1_000_000, description="blocks a repeat, at most")
     copy_bytes: Size = Field("16M", description="bytes a repeat, at most; but 10 blocks at least")
-    buffers: tuple[Size, ...] = ("64K", "1M")
+    buffers: tuple[Size, ...] = Field(("64K", "1M"), description="bytes that m3ftp moves at once")
     file_size: Size = Field("69227508", description="the procedure's vmlinux, bytes")
-    ping_count: int = Field(50, ge=1, le=10_000)
-    ping_size: int = Field(56, ge=16, le=65_507)
+    ping_count: int = Field(50, ge=1, le=10_000, description="pings a repeat")
+    ping_size: int = Field(56, ge=16, le=65_507, description="bytes of payload")
     timeout: int = Field(600, ge=5, le=86_400, description="seconds that one repeat may take")
     start_timeout: int = Field(20, ge=1, le=600, description="seconds until a server is ready")
     programs: MeasurePrograms = MeasurePrograms()
