@@ -197,8 +197,6 @@ def make_way(directory: str, root: str) -> None:
     """RootBusy if the node is up; what a dead UML of it left behind is ended."""
     one = {"name": os.path.basename(directory), "dir": directory, "root": root}
     one["umid"] = one["name"]
-    if rootlock.holder(root) is None and not node.running(node.read_record(directory)):
-        return
     row = node.state(one)
     if row["running"]:
         raise rootlock.RootBusy("its node is up")

@@ -48,8 +48,9 @@ def running(record: Row | None) -> bool:
 def members(node: Row) -> list[proc.Process]:
     """Every living process of the node's UML, orphans and helper threads included.
 
-    When a UML is killed, guest processes that it traced may run on as processes of the lab host's,
-    under any name and in any session: they are known by the root's lock, which they inherited.
+    When a UML is killed, guest processes that it traced run on as processes of the lab host's: they
+    may take another name or session and close what they inherited. So three signs count: the
+    command line, the root's lock, and the recorded session together with the root itself.
     """
     found = {m.pid: m for m in proc.carrying(set(_words_of(node)))}
     # Another lab's node on the same partition is none of ours: the lock says whose it is.
@@ -57,6 +58,11 @@ def members(node: Row) -> list[proc.Process]:
         for one in proc.holding(rootlock.lock_path(node["root"])):
             if not any("umlaan.agent" in word for word in proc.cmdline(one.pid)):
                 found[one.pid] = one
+    record = read_json(record_path(node["dir"])) or {}
+    if record.get("boot_id") == proc.boot_id():
+        sessions = {int(record[key]) for key in ("group", "pid") if record.get(key)}
+        for one in proc.holding(node["root"], sessions):
+            found[one.pid] = one
     return list(found.values())
 
 

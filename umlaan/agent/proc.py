@@ -100,13 +100,20 @@ def carrying(words: set[str]) -> list[Process]:
     return found
 
 
-def holding(path: str) -> list[Process]:
-    """Living processes that have a file open."""
+def holding(path: str, sessions: set[int] | None = None) -> list[Process]:
+    """Living processes that have a file open, of all sessions or of these."""
     try:
         wanted = os.stat(path)
     except OSError:
         return []
-    return [one for pid in pids() if _has_open(pid, wanted) and (one := process(pid))]
+    found = []
+    for pid in pids():
+        one = process(pid)
+        if one is None or one.dead or (sessions is not None and one.session not in sessions):
+            continue
+        if _has_open(pid, wanted):
+            found.append(one)
+    return found
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
