@@ -113,11 +113,10 @@ def test_a_bad_fragment_names_its_line(tmp_path: Path) -> None:
 def test_a_base_file_of_this_machine_travels_in_the_spec(tmp_path: Path) -> None:
     path = tmp_path / "guest.config"
     path.write_text("CONFIG_DVKIPC=y\n")
-    options, conflicts, base = operations.wanted(
-        Kernel.model_validate({"base": str(path), "fragments": []})
-    )
-    assert (options, conflicts, base) == ({}, [], "CONFIG_DVKIPC=y\n")
+    merged, base = operations.wanted(Kernel.model_validate({"base": str(path), "fragments": []}))
+    assert merged == ({}, {}, [])
+    assert base == "CONFIG_DVKIPC=y\n"
     on_host = Kernel.model_validate({"base": "/nonexistent/guest.config", "fragments": []})
-    assert operations.wanted(on_host)[2] is None
+    assert operations.wanted(on_host)[1] is None
     with pytest.raises(ValueError, match="kernel.base: configs/x: no such file"):
         operations.wanted(Kernel.model_validate({"base": "configs/x", "fragments": []}))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from umlaan.agent import kconfig as agent
+from umlaan.agent.kernel_state import options_for
 from umlaan.plan import kconfig
 
 
@@ -64,12 +65,36 @@ def test_a_bad_line_is_named_by_file_and_number(line: str, said: str) -> None:
 
 def test_a_fragment_may_be_commented() -> None:
     text = "# words\n\n  CONFIG_NET=y  \n# CONFIG_PCI is not set\n# CONFIG_X is off\n"
-    assert kconfig.fragment("f", text) == {"NET": "y", "PCI": "n"}
+    assert kconfig.fragment("f", text) == ({"NET": "y", "PCI": "n"}, {})
+
+
+def test_an_option_may_be_for_some_kernels_only() -> None:
+    text = (
+        "# [kernels >= 5.19, < 6.2]\nCONFIG_A=y\nCONFIG_B=y\n"
+        "# [kernels < 6.16]\n# a word between\nCONFIG_C=y\n"
+    )
+    found = kconfig.fragment("f", text)
+    assert found.options == {"A": "y", "B": "y", "C": "y"}
+    assert found.ranges == {"A": ("5.19", "6.2"), "C": ("", "6.16")}
+    merged = kconfig.merge([("f", text), ("g", "CONFIG_C=y\n")], {"A": "y"})
+    assert merged.ranges == {}, "a later fragment and a single option ask without condition"
+    with pytest.raises(ValueError, match=r"f:1: '> 5' is not >= 5\.19 or < 6\.2"):
+        kconfig.fragment("f", "# [kernels > 5]\nCONFIG_A=y\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "names"),
+    [("5.18.9", "B C"), ("5.19", "A B C"), ("6.1.192", "A B C"), ("6.2", "B C"), ("6.16.1", "B")],
+)
+def test_a_kernel_is_asked_only_for_what_it_may_have(version: str, names: str) -> None:
+    ranges = {"A": ["5.19", "6.2"], "C": ["", "6.16"]}
+    spec = {"options": {"A": "y", "B": "y", "C": "y"}, "ranges": ranges}
+    assert " ".join(options_for(spec, version)) == names
 
 
 def test_the_later_fragment_wins_and_both_values_are_said() -> None:
     one, two = ("a.config", "CONFIG_A=y\nCONFIG_B=y\n"), ("b.config", "# CONFIG_A is not set\n")
-    wanted, conflicts = kconfig.merge([one, two], {"C": "100"})
+    wanted, _, conflicts = kconfig.merge([one, two], {"C": "100"})
     assert wanted == {"A": "n", "B": "y", "C": "100"}
     assert [str(c) for c in conflicts] == [
         "CONFIG_A: y in a.config, n in b.config; the later one wins"
@@ -78,12 +103,12 @@ def test_the_later_fragment_wins_and_both_values_are_said() -> None:
 
 def test_a_single_option_over_a_fragment_is_a_choice_not_a_conflict() -> None:
     rows = [("a", "CONFIG_A=y\n"), ("b", "CONFIG_A=m\n")]
-    wanted, conflicts = kconfig.merge(rows, {"A": "n"})
+    wanted, _, conflicts = kconfig.merge(rows, {"A": "n"})
     assert wanted == {"A": "n"}
     assert conflicts == []
 
 
 def test_the_guest_fragment_of_the_project_reads() -> None:
     path = Path(__file__).parents[2] / "templates/kernel/uml-guest.config"
-    options = kconfig.fragment(path.name, path.read_text())
+    options = kconfig.fragment(path.name, path.read_text()).options
     assert options["UML_NET_TUNTAP"] == options["UML_NET_VECTOR"] == "y"

@@ -166,6 +166,8 @@ def resolve(spec: dict[str, Any]) -> dict[str, Any]:
         (ready if spec["ready"] else source).fetch(spec["source"], cache)
         unpack(spec)
         found = kernel_state.gather(spec)
+    # From here on only what is asked of a kernel of this version.
+    spec["options"] = found["inputs"].get("options", spec["options"])
     return found
 
 

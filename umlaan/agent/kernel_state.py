@@ -99,6 +99,24 @@ def fixes_for(spec: dict[str, Any], version: str, glibc: str) -> list[dict[str, 
     ]
 
 
+def options_for(spec: dict[str, Any], version: str | None) -> dict[str, str]:
+    """The options that are asked of a kernel of this version; all while it is not known."""
+    wanted: dict[str, str] = spec["options"]
+    if version is None:
+        return wanted
+    kernel = version_tuple(version)
+    return {
+        name: value
+        for name, value in wanted.items()
+        if _within(kernel, *spec.get("ranges", {}).get(name, ("", "")))
+    }
+
+
+def _within(kernel: tuple[int, ...], since: str, until: str) -> bool:
+    after = not since or version_tuple(since) <= kernel
+    return after and (not until or kernel < version_tuple(until))
+
+
 def _layers(spec: dict[str, Any], faults: list[str]) -> dict[str, list[dict[str, str]]]:
     cache = spec["cache"]
     found: dict[str, list[dict[str, str]]] = {"overlays": [], "patches": [], "beside": []}
@@ -154,7 +172,7 @@ def gather(spec: dict[str, Any]) -> dict[str, Any]:
             **layers,
             "arch": [spec["arch"], spec["subarch"]],
             "base": _base(spec, faults),
-            "options": spec["options"],
+            "options": options_for(spec, identity["version"]),
             "make": spec["make"],
             "toolchain": {"label": tools["label"], "id": tools["id"]} if tools else None,
             "fixes": None,
@@ -172,7 +190,7 @@ def gather(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def adopt(found: dict[str, Any], stamp: dict[str, Any]) -> None:
+def adopt(spec: dict[str, Any], found: dict[str, Any], stamp: dict[str, Any]) -> None:
     """Where the source or toolchain is gone but was the same, take the stamp's word for it.
 
     A kernel that stands built needs neither; only a change of the rest would bring them back.
@@ -187,6 +205,8 @@ def adopt(found: dict[str, Any], stamp: dict[str, Any]) -> None:
     if source_now["hash"] is None and not str(source_then.get("label", "")).startswith(named):
         return
     inputs["source"] = source_then
+    if "options" in inputs:
+        inputs["options"] = options_for(spec, source_then.get("version"))
     for part in ("toolchain", "fixes"):
         if inputs.get(part, "") is None:
             inputs[part] = before.get(part)
@@ -240,7 +260,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
     stamp = stamp if isinstance(stamp, dict) and "inputs" in stamp else None
     previous = stamp or similar(spec["dir"], found["inputs"])
     if previous:
-        adopt(found, previous)
+        adopt(spec, found, previous)
     there = artifact(spec["dir"], stamp, spec["cache"]) if stamp else "not there"
     whole = bool(stamp and found["key"] and stamp["key"] == found["key"]) and there == "ok"
     return {

@@ -56,20 +56,20 @@ def read_here(name: str) -> str | None:
     return None
 
 
-def wanted(kernel: Kernel) -> tuple[dict[str, str], list[kconfig.Conflict], str | None]:
-    """Options, conflicts between fragments, text of the base. ValueError names file and line."""
+def wanted(kernel: Kernel) -> tuple[kconfig.Merged, str | None]:
+    """Options merged, and the text of the base. ValueError names file and line."""
     texts = []
     for name in () if kernel.source.ready else kernel.fragments:
         text = read_here(name)
         if text is None:
             raise ValueError(f"kernel.fragments: {name}: no such file here or in {PACKAGE.parent}")
         texts.append((name, text))
-    options, conflicts = kconfig.merge(texts, kernel.options)
-    options = plan.implied(kernel, options)
+    merged = kconfig.merge(texts, kernel.options)
+    merged = merged._replace(options=plan.implied(kernel, merged.options))
     base = None if kernel.base in BASES else read_here(kernel.base)
     if base is None and kernel.base not in BASES and not kernel.base.startswith("/"):
         raise ValueError(f"kernel.base: {kernel.base}: no such file here or in {PACKAGE.parent}")
-    return options, conflicts, base
+    return merged, base
 
 
 @operation()
@@ -82,7 +82,7 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
     make target, and the log, where the build fails.
     """
     try:
-        options, conflicts, base = wanted(kernel)
+        merged, base = wanted(kernel)
     except ValueError as error:
         yield from fail(str(error))
         return
@@ -91,7 +91,8 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
     which = builder()
     cache = which.cache_dir if which else where.cache_dir
     # A builder keeps the kernel in a folder of its own, from which it is brought to the lab host.
-    spec = plan.spec(kernel, options, f"{cache}/built" if which else where.state_dir, cache, base)
+    top = f"{cache}/built" if which else where.state_dir
+    spec = plan.spec(kernel, merged.options, top, cache, base, merged.ranges)
     if not which:
         spec["keep"] = plan.kernel_ids(lab(), where.name)
     word = encode(spec)
@@ -108,7 +109,7 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
     for row in rows:
         why(row)
     if rows or found["faults"]:
-        for conflict in conflicts:
+        for conflict in merged.conflicts:
             logger.info(f"{context_host.print_prefix}{conflict}")
         yield from _build(kernel, spec, word, what, which)
     if which:

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 def build_spec(module: HostModule, kernel: Kernel, which: Builder | None) -> dict[str, Any]:
     """The agent's spec on the machine that builds. ValueError as ``kernel.wanted`` says it."""
     where = lab_host()
-    options, _, base = kernels.wanted(kernel)
+    merged, base = kernels.wanted(kernel)
     cache = which.cache_dir if which else where.cache_dir
     top = f"{cache}/built" if which else where.state_dir
     source = module.source
     if not source.startswith(("/", "kernel:")):
         source = str(Path.cwd() / source)
-    built = kernel_plan.spec(kernel, options, top, cache, base)
+    built = kernel_plan.spec(kernel, merged.options, top, cache, base, merged.ranges)
     return {**plan.spec(module, source, where, cache, built), "dir": f"{top}/modules/{module.name}"}
 
 

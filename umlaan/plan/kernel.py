@@ -43,10 +43,12 @@ def spec(
     state_dir: str,
     cache_dir: str,
     base_text: str | None = None,
+    ranges: dict[str, tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """The agent's description of one kernel.
 
-    options: fragments and single options merged. base_text: the base configuration where it is a
+    options: fragments and single options merged; ranges: which kernels some of them are for.
+    base_text: the base configuration where it is a
     file of the machine that runs pyinfra; a base file that is not is one of the lab host's.
     """
     source = kernel.source
@@ -66,6 +68,7 @@ def spec(
         "base_text": base_text,
         "base_file": kernel.base if is_file and base_text is None else None,
         "options": options,
+        "ranges": {name: list(only) for name, only in (ranges or {}).items()},
         "make": dict(kernel.make),
         "modules": kernel.modules,
         "toolchain": build_root(kernel.toolchain, cache_dir),
