@@ -1,0 +1,51 @@
+"""The options that all verbs share: -i and --data, before the verb or after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+InventoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        envvar="UMLAAN_INVENTORY",
+        help="The inventory, as pyinfra takes it. Default: ./inventory.py",
+        show_default=False,
+    ),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", metavar="KEY=VALUE", help="Override data, as pyinfra's --data; repeatable."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="For scripts: JSON as docs/schemas has it.")
+]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What -i and --data say."""
+
+    inventory: str | None = None
+    data: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The inventory to read."""
+        return self.inventory or "inventory.py"
+
+    def words(self) -> list[str]:
+        """The --data options for pyinfra's own command line."""
+        return [word for item in self.data for word in ("--data", item)]
+
+
+def chosen(ctx: typer.Context, inventory: str | None, data: list[str] | None) -> Chosen:
+    """A verb's own options, laid over those that stood before it."""
+    before = ctx.obj if isinstance(ctx.obj, Chosen) else Chosen()
+    return Chosen(inventory or before.inventory, (*before.data, *(data or ())))
