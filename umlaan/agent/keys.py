@@ -1,7 +1,8 @@
 """The lab's ssh keys: one that enters every guest, and a host key for each guest.
 
 ``keys state SPEC`` lists what is missing; ``keys make SPEC`` makes just that with ssh-keygen.
-``keys read SPEC`` prints what one guest's root gets. SPEC is JSON: {"dir": state_dir/ssh, "lab": name, "nodes": {"node1": "192.168.1.101"}}.
+``keys read SPEC`` prints what one guest's root gets. SPEC is JSON: {"dir": state_dir/ssh, "lab":
+name, "nodes": {"node1": "192.168.1.101"}}.
 """
 
 from __future__ import annotations
