@@ -64,6 +64,7 @@ def test_a_kernel_of_a_build_root_is_static_unless_said() -> None:
     assert implied(rooted, {"NET": "y"}) == {"STATIC_LINK": "y", "NET": "y"}
     assert implied(rooted, {"STATIC_LINK": "n"}) == {"STATIC_LINK": "n"}
     assert implied(Kernel(), {"NET": "y"}) == {"NET": "y"}
+    assert implied(Kernel(), {}, elsewhere=True) == {"STATIC_LINK": "y"}
     host = Kernel.model_validate({"toolchain": {"suite": "bullseye"}, "arch": "i386"})
     assert implied(host, {}) == {}
 

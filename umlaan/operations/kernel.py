@@ -56,7 +56,7 @@ def read_here(name: str) -> str | None:
     return None
 
 
-def wanted(kernel: Kernel) -> tuple[kconfig.Merged, str | None]:
+def wanted(kernel: Kernel, *, elsewhere: bool = False) -> tuple[kconfig.Merged, str | None]:
     """Options merged, and the text of the base. ValueError names file and line."""
     texts = []
     for name in () if kernel.source.ready else kernel.fragments:
@@ -65,7 +65,7 @@ def wanted(kernel: Kernel) -> tuple[kconfig.Merged, str | None]:
             raise ValueError(f"kernel.fragments: {name}: no such file here or in {PACKAGE.parent}")
         texts.append((name, text))
     merged = kconfig.merge(texts, kernel.options)
-    merged = merged._replace(options=plan.implied(kernel, merged.options))
+    merged = merged._replace(options=plan.implied(kernel, merged.options, elsewhere=elsewhere))
     base = None if kernel.base in BASES else read_here(kernel.base)
     if base is None and kernel.base not in BASES and not kernel.base.startswith("/"):
         raise ValueError(f"kernel.base: {kernel.base}: no such file here or in {PACKAGE.parent}")
@@ -81,14 +81,14 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
     Fails, naming file and line, where a fragment cannot be read; naming option, patch, hunk or
     make target, and the log, where the build fails.
     """
+    which = builder()
     try:
-        merged, base = wanted(kernel)
+        merged, base = wanted(kernel, elsewhere=which is not None)
     except ValueError as error:
         yield from fail(str(error))
         return
     where = lab_host()
     what = "UML kernel" if kernel.arch == "um" else "host kernel"
-    which = builder()
     cache = which.cache_dir if which else where.cache_dir
     # A builder keeps the kernel in a folder of its own, from which it is brought to the lab host.
     top = f"{cache}/built" if which else where.state_dir

@@ -25,14 +25,16 @@ def kernel_ids(lab: Lab, host: str) -> list[str]:
     return sorted(found)
 
 
-def implied(kernel: Kernel, options: dict[str, str]) -> dict[str, str]:
+def implied(kernel: Kernel, options: dict[str, str], *, elsewhere: bool = False) -> dict[str, str]:
     """The options with what follows from the rest of the data where the user said nothing.
 
-    A UML kernel made in a build root must run on the lab host, whose C library is another one or
-    of another width: it is linked statically. (A dynamic 4.9 on a host's glibc of 2.35 or newer
-    boots and then dies with its first process: that library registers rseq in every process.)
+    A UML kernel made in a build root, or elsewhere on a builder, must run on the lab host, whose C
+    library is another one or of another width: it is linked statically. (A dynamic 4.9 on a
+    host's glibc of 2.35 or newer boots and then dies with its first process: that library
+    registers rseq in every process.)
     """
-    if kernel.arch == "um" and kernel.toolchain != "native" and not kernel.source.ready:
+    foreign = elsewhere or kernel.toolchain != "native"
+    if kernel.arch == "um" and foreign and not kernel.source.ready:
         return {"STATIC_LINK": "y", **options}
     return options
 
