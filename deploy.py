@@ -50,6 +50,7 @@ carried.ready(name="Lab hosts are ready")
 if is_uml(host):
     root.install()
     network.tap()
+    launch.revive()
     guest.identity()
     guest.dvs_tree()
     dvs.up()

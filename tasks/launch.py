@@ -10,6 +10,12 @@ from umlaan.operations.common import lab
 
 
 @deploy("Launch")
+def revive() -> None:
+    """A node that hangs is stopped, so that the stages before the launch can reach its root."""
+    node.answering(name="Not hanging", node=lab().node(host.name.removeprefix("@uml/")))
+
+
+@deploy("Launch")
 def launch() -> None:
     """The node of this @uml host, up as declared and answering."""
     node.running(name="Launch", node=lab().node(host.name.removeprefix("@uml/")))

@@ -168,6 +168,18 @@ def test_a_lab_host_that_does_not_answer_changes_nothing_at_execute() -> None:
     assert run(operations.running, None) == ([], [])
 
 
+def test_a_node_that_answers_is_not_revived() -> None:
+    assert run(operations.answering, row_of()) == ([], [])
+    assert run(operations.answering, row_of(running=False)) == ([], [])
+    assert run(operations.answering, row_of(answers=False, uptime=3.0)) == ([], [])
+
+
+def test_a_hung_node_is_stopped_before_anyone_looks_inside() -> None:
+    commands, reasons = run(operations.answering, row_of(answers=False), waited=False)
+    assert verbs(commands) == ["node-stop"]
+    assert "is up for 500 s and ssh on 192.168.1.101 does not answer" in reasons[0]
+
+
 def test_a_stopped_node_is_left_alone() -> None:
     assert run(operations.stopped, row_of(running=False)) == ([], [])
 

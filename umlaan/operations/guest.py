@@ -18,7 +18,7 @@ from umlaan.facts.guest import GuestFiles, LabSecrets, Space, Tree, TreeStamp
 from umlaan.model.dvs import Dvs
 from umlaan.model.node import Node
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab, why
-from umlaan.operations.node import row_of
+from umlaan.operations.node import row_of, unknown
 from umlaan.plan import guest as plan
 from umlaan.plan import node as node_plan
 from umlaan.plan import tree as tree_plan
@@ -62,6 +62,8 @@ def identity(node: Node) -> Commands:
         else:
             why(f"{node.name}: write its identity")
             yield StringCommand("true")
+        return
+    if unknown(node, row):
         return
     try:
         transport = node_plan.transport_of(node, row["kernel"])
@@ -118,6 +120,8 @@ def dvs_tree(node: Node, dvs: Dvs) -> Commands:
         else:
             why(f"{node.name} {dvs.dest}: unpack dvs.tar.gz, the tree is missing")
             yield StringCommand("true")
+        return
+    if not executing() and (row := row_of(node)) and unknown(node, row):
         return
     found = context_host.get_fact(Tree, dvs.dest)
     reason = tree_plan.reason(node.name, dvs.dest, stamp["manifest"], found or {})

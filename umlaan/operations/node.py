@@ -114,6 +114,36 @@ def running(node: Node) -> Commands:
     yield from start_commands(launch)
 
 
+@operation()
+def answering(node: Node) -> Commands:
+    """
+    Stop a node that is up but does not answer, so that its root can be reached again.
+
+    For after the network's repair and before anything looks inside the node. One that boots gets
+    the rest of its time; ``running`` starts a stopped one later in the run.
+
+    + node: the node
+    """
+    row = row_of(node)
+    if row is None or not plan.silent(node, row):
+        return
+    stamp = row["kernel"] or {"sha256": None}
+    launch = plan.Launch(node, row["record"]["argv"], stamp["sha256"], None)
+    change = _awaited(launch, row)
+    if change.action == "restart":
+        for reason in change.reasons:
+            why(reason)
+        yield from stop_commands(node, GRACE_S)
+
+
+def unknown(node: Node, row: dict[str, Any]) -> bool:
+    """True, and said, where a plan cannot know what is inside a node: it is up but silent."""
+    if executing() or not plan.silent(node, row):
+        return False
+    why(f"{node.name}: what is inside is unknown until it answers")
+    return True
+
+
 def _missing(launch: plan.Launch, row: dict[str, Any]) -> str | None:
     """What an earlier stage should have made and has not."""
     node = launch.node
@@ -141,8 +171,9 @@ def _awaited(launch: plan.Launch, row: dict[str, Any]) -> plan.Change:
     if answered:
         return plan.Change()
     fresh = row_of(node) or row
-    again = plan.change_of(launch, fresh)
-    return again if again.action != "none" else plan.Change("restart", [reason])
+    if not fresh["running"]:
+        return plan.change_of(launch, fresh)
+    return plan.Change("restart", [reason])
 
 
 @operation()
