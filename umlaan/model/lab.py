@@ -191,7 +191,9 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
         name=hosts[0].lab,
         hosts=hosts,
         nodes=tuple(nodes),
-        host_settings={h.name: settings[h.name] for h in (*hosts, *builders)},
+        host_settings={
+            name: settings[name] for name in (*(h.name for h in hosts), *(b.name for b in builders))
+        },
         node_settings={n.number: settings[f"@uml/{n.name}"] for n in nodes},
         builders=builders,
         builder_hosts=tuple(
