@@ -146,6 +146,18 @@ def test_an_option_that_does_not_survive_is_named(tmp_path: Path, tree: Path) ->
     assert not Path(spec["dir"], "stamp.json").exists()
 
 
+def test_a_wish_that_does_not_survive_is_said_only(
+    tmp_path: Path, tree: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "Makefile").write_text(MAKEFILE.replace("CONFIG_GONE", "CONFIG_STATIC_LINK"))
+    built(spec_of(tmp_path, str(tree), {"STATIC_LINK": "y"}))
+    assert "CONFIG_STATIC_LINK=y is not possible in this conf" in capfd.readouterr().out
+    asked = spec_of(tmp_path, str(tree), {"STATIC_LINK": "y"}, options={"STATIC_LINK": "y"})
+    with pytest.raises(BuildError, match="CONFIG_STATIC_LINK: wanted y, found n"):
+        Path(asked["cache"], "kernel").rename(tmp_path / "away")
+        kernel_build.converge(asked, 1)
+
+
 def test_layers_lie_in_order_and_go_again(tmp_path: Path, tree: Path) -> None:
     plain = built(spec_of(tmp_path, str(tree)))
     for number, value in ((1, 11), (2, 22)):

@@ -112,6 +112,9 @@ def configure(spec: dict[str, Any], make: Make, tree: str, out: str) -> dict[str
         made = file.read()
     options = kconfig.parse(made.decode(errors="replace"))
     lost = kconfig.lost(spec["options"], options)
+    for name, wanted, _ in [row for row in lost if row[0] in spec["wishes"]]:
+        say(f"CONFIG_{name}={wanted} is not possible in this configuration: left as it is")
+    lost = [row for row in lost if row[0] not in spec["wishes"]]
     if lost:
         lines = kconfig.explain(lost, tree)
         back = ", ".join(f'"{name}": "n"' for name, _, _ in lost[:3])

@@ -31,7 +31,7 @@ def implied(kernel: Kernel, options: dict[str, str], *, elsewhere: bool = False)
     A UML kernel made in a build root, or elsewhere on a builder, must run on the lab host, whose C
     library is another one or of another width: it is linked statically. (A dynamic 4.9 on a
     host's glibc of 2.35 or newer boots and then dies with its first process: that library
-    registers rseq in every process.)
+    registers rseq in every process.) It is a wish: with the vector driver newer kernels cannot be.
     """
     foreign = elsewhere or kernel.toolchain != "native"
     if kernel.arch == "um" and foreign and not kernel.source.ready:
@@ -70,6 +70,7 @@ def spec(
         "base_text": base_text,
         "base_file": kernel.base if is_file and base_text is None else None,
         "options": options,
+        "wishes": [n for n in ("STATIC_LINK",) if n in options and n not in kernel.options],
         "ranges": {name: list(only) for name, only in (ranges or {}).items()},
         "make": dict(kernel.make),
         "modules": kernel.modules,
