@@ -64,7 +64,10 @@ def script(side: Side) -> str:
             ]
     lines += ["echo; echo '==> @pids <=='; echo /proc/[0-9]*"]
     if not side["services"]:
-        return "\n".join([*lines, "true"])
+        kinds = "if [ -d /run/systemd/system ]; then echo kind systemd; "
+        if side["place"] == "guest":
+            kinds += "elif [ -d /etc/service ]; then echo kind runit; "
+        return "\n".join([*lines, "echo '==> @services <=='", f"{kinds}else echo kind own; fi"])
     names = " ".join(side["services"])
     units = " ".join(unit(side, name) for name in side["services"])
     lines += [
@@ -178,7 +181,7 @@ def sorted_blocks(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def look(side: Side, timeout: float = 20.0) -> View:
     """One side now; answers is False, with the error, where it did not answer whole."""
     code, output, errors = run_there(side, script(side), None, timeout)
-    if code or "==> @pids <==" not in output:
+    if code or "==> @services <==" not in output:
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
         return {
             "answers": False,

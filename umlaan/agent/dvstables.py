@@ -11,8 +11,14 @@ from typing import Any
 
 Row = dict[str, Any]
 CONNECTED = 7
-# Proxy flags of the DVK: it runs, its sender is connected, its receiver is.
-PROXY_BITS = {1: "bound", 2: "sender connected", 4: "receiver connected"}
+# Proxy flags of the DVK: 1 it is bound, 2 its sender is connected, 4 its receiver is.
+_WORDS = {
+    0: "is not bound",
+    1: "is bound, neither sender nor receiver is connected",
+    3: "has its sender connected, its receiver is not",
+    5: "has its receiver connected, its sender is not",
+    7: "is connected",
+}
 _NODE = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)\s+([X-]+)\s+(\S+)")
 _PROXY = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+)\s+(-?\d+)\s+(-?\d+)\s+(\S+)\s+([X-]+)\s*$")
 _PROC = re.compile(
@@ -82,13 +88,8 @@ def procs(text: str) -> list[Row]:
 
 
 def flags_in_words(flags: int | None) -> str:
-    """What a proxy's flags say."""
-    if flags is None:
-        return "no proxy"
-    if flags & CONNECTED == CONNECTED:
-        return "connected"
-    said = [word for bit, word in PROXY_BITS.items() if flags & bit]
-    return ", ".join(said) or "not bound"
+    """What a proxy's flags say of it."""
+    return "is not there" if flags is None else _WORDS.get(flags & CONNECTED, f"has flags {flags}")
 
 
 def unjoined(files: dict[str, str], peer: int, dcids: list[int]) -> list[str]:

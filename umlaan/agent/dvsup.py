@@ -76,10 +76,7 @@ def services(side: Side, kind: str, order: dict[str, Any]) -> None:
         there(side, f"end {name}", "\n".join([*lines, f"rm -rf {shlex.quote(f'{folder}/{name}')}"]))
     if kind == "own":
         for name in changed:
-            found = (supervise.status(side["run"]) or {"services": {}})["services"].get(name)
-            if found and found["up"]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(found["pid"], signal.SIGTERM)
+            again(side, kind, name)
         supervise.sync(folder, side["run"], side["log"])
         return
     lines = []
@@ -193,15 +190,41 @@ def unjoined(pairs: list[list[Any]], views: dict[str, View]) -> list[str]:
 
 
 def join(order: dict[str, Any]) -> str:
-    """Wait until every pair is joined in the tables of both its sides."""
-    begun = time.monotonic()
-    await_(
-        order["sides"],
-        lambda views: unjoined(order["pairs"], views),
-        order["deadline"],
-        order["what"],
-    )
-    return f"{order['what']}: joined after {time.monotonic() - begun:.1f} s"
+    """Wait until every pair is joined in the tables of both its sides.
+
+    Where a proxy may be ended ("again"), those of pairs that are not joined at half the time are
+    started anew, once.
+    """
+    begun, what = time.monotonic(), order["what"]
+    sides = {side["name"]: side for side in order["sides"]}
+
+    def lacks(views: dict[str, View]) -> list[str]:
+        missing = unjoined(order["pairs"], views)
+        if missing and order["again"] and time.monotonic() - begun > order["deadline"] / 2:
+            order["again"] = False
+            for side, number, name, dcids in order["pairs"]:
+                if dvstables.unjoined(views[side]["files"], number, dcids):
+                    print(f"{what}: {side} ↔ {name}: their proxies are started anew", flush=True)
+                    again(sides[side], views[side]["kind"], f"dvs-proxy-{name}")
+                    again(sides[name], views[name]["kind"], f"dvs-proxy-{side}")
+        return missing
+
+    await_(order["sides"], lacks, order["deadline"], what)
+    return f"{what}: joined after {time.monotonic() - begun:.1f} s"
+
+
+def again(side: Side, kind: str, name: str) -> None:
+    """End a service that its supervisor starts again; one whose processes are stopped, too."""
+    if kind == "own":
+        found = (supervise.status(side["run"]) or {"services": {}})["services"].get(name)
+        if found and found["up"]:
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(found["pid"], number)
+        return
+    unit = dvslook.unit(side, name)
+    line = f"systemctl restart {unit}" if kind == "systemd" else f"sv -w 7 force-restart {name}"
+    there(side, f"restart {name}", f"{line} >/dev/null 2>&1; true")
 
 
 def end(side: Side, kind: str) -> None:

@@ -190,6 +190,8 @@ class Supervisor:
     def _term(self, one: Service) -> None:
         if one.process is not None and one.deadline is None:
             one.end(signal.SIGTERM)
+            # A stopped process takes the signal once it goes on.
+            one.end(signal.SIGCONT)
             one.deadline = time.monotonic() + PATIENCE_S
 
     def step(self) -> None:

@@ -47,13 +47,31 @@ def views_of(sides: list[Side], light: bool = False) -> dict[str, View]:
     return out
 
 
-def seen() -> dict[str, View]:
-    """The views by name: what this run has looked at and nothing has changed since."""
-    views = getattr(context_state, "umlaan_dvs_views", None)
-    if views is None:
-        views = {}
-        context_state.umlaan_dvs_views = views  # type: ignore[attr-defined]
-    found: dict[str, View] = views
+class Seen(dict[str, Any]):
+    """{name: view} of this run's looks, as long as nothing changed them; a name is spoilt once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoilt: set[str] = set()
+
+    def keep(self, views: dict[str, View]) -> None:
+        """Remember what was looked at, unless the run has changed that side meanwhile."""
+        good = {n: v for n, v in views.items() if v["answers"] and n not in self.spoilt}
+        self.update(good)
+
+    def spoil(self, names: list[str]) -> None:
+        """Forget sides that are being changed; operations of other hosts run beside this one."""
+        self.spoilt.update(names)
+        for name in names:
+            self.pop(name, None)
+
+
+def seen() -> Seen:
+    """What this run has looked at and nothing has changed since."""
+    found = getattr(context_state, "umlaan_dvs_views", None)
+    if not isinstance(found, Seen):
+        found = Seen()
+        context_state.umlaan_dvs_views = found  # type: ignore[attr-defined]
     return found
 
 
@@ -85,9 +103,8 @@ def up(number: int) -> Commands:
         return
     change = dvsup.change(lab(), side, view)
     if not change.reasons:
-        seen()[side["name"]] = view
+        seen().keep({side["name"]: view})
         return
-    seen().pop(side["name"], None)
     for reason in change.reasons:
         why(reason)
     if side["proxy_restart"] == "node" and (change.restart or change.reinit):
@@ -132,7 +149,9 @@ def joined(number: int) -> Commands:
     side = everyone.get(number)
     if side is None or not side["peers"]:
         return
-    others = {s["name"]: s for n, s in everyone.items() if n != number and not _failed(s)}
+    others = {
+        s["name"]: s for n, s in everyone.items() if n != number and not _else_where(number, s)
+    }
     known = seen()
     missing = [s for s in (side, *others.values()) if s["name"] not in known]
     views = {**known, **views_of(missing, light=True)}
@@ -143,24 +162,28 @@ def joined(number: int) -> Commands:
         return
     wanted = dvsup.joining(side, answering, views)
     if not wanted.reasons:
-        known.update({n: v for n, v in views.items() if v["answers"]})
+        known.keep(views)
         return
     for reason in wanted.reasons:
         why(reason)
-    known.pop(side["name"], None)
+    known.spoil([each["name"] for each in wanted.sides])
     order = {
         "sides": wanted.sides,
         "pairs": wanted.pairs,
         "deadline": side["connect_timeout"],
+        "again": side["proxy_restart"] == "proxy",
         "what": f"{side['name']} and its peers",
     }
     yield _command("join", order)
 
 
-def _failed(side: Side) -> bool:
-    """True for a side whose pyinfra host failed earlier in this run."""
+def _else_where(number: int, side: Side) -> bool:
+    """True for a peer that failed in this run, or whose own operation waits for the pair."""
     name = side["carrier"] if side["place"] == "host" else f"@uml/{side['name']}"
-    return any(host.name == name for host in context_state.failed_hosts)
+    if any(host.name == name for host in context_state.failed_hosts):
+        return True
+    limited = [host.name for host in context_state.limit_hosts or ()]
+    return bool(side["number"] > number and (not limited or name in limited))
 
 
 @operation()
