@@ -245,3 +245,11 @@ def test_a_ledger_on_disk_becomes_a_page(tmp_path):
     path.write_bytes(path.read_bytes() + b'{"schema')
     html = report.page(compare.report([ledger.read(path)]))
     assert "ledger.jsonl:5: not a whole line (torn write), left out" in html
+
+
+def test_figures_of_the_sample_tree_are_never_shown_as_the_dvss():
+    rows = synthetic(NEW)
+    sample = [row.model_copy(update={"tree": "examples/sample-dvs"}) for row in rows]
+    real = [row.model_copy(update={"tree": "/usr/src/dvs"}) for row in rows]
+    assert "nothing about the DVS" in report.page(compare.report([of(sample)]))
+    assert "nothing about the DVS" not in report.page(compare.report([of(real)]))

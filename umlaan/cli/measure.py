@@ -176,7 +176,10 @@ def told(rows: list[Row], ledger: Path, as_json: bool) -> int:
         for row in rows:
             print(row.model_dump_json(exclude_none=True))
     elif rows:
-        output().print(table.table(compare.report([Reading(str(ledger), rows)])))
+        made = compare.report([Reading(str(ledger), rows)])
+        output().print(table.table(made))
+        for line in made.notices:
+            hint(line)
     failed = sum(row.verdict == "failed" for row in rows)
     hint(f"{len(rows)} rows added to {ledger}; see them with umlaan report {ledger} -o FILE.html")
     if failed:

@@ -54,8 +54,10 @@ def command(
         print(json.dumps(compare.as_json(made), indent=1))
     else:
         output().print(table.table(made))
-    for line in [*(f"failed: {line}" for line in table.reasons(made)), *made.left_out]:
-        errors().print(line, style="red", markup=False, soft_wrap=True)
+    for line in table.reasons(made):
+        errors().print(f"failed: {line}", style="red", markup=False, soft_wrap=True)
+    for line in made.notices:
+        hint(line)
     if out:
         hint(f"written: {out}")
     elif not as_json:

@@ -13,6 +13,12 @@ from umlaan.measure.ledger import LedgerError, Parameters, Reading, Row
 from umlaan.measure.reference import Reference, reference
 from umlaan.model.measure import ALL_TESTS
 
+SAMPLE = (
+    "The programs are of umlaan's sample tree: plain TCP, no DVK, no proxy between. These figures "
+    "say something about the machines and the network, nothing about the DVS; the published ones "
+    "are the DVS's."
+)
+
 
 @dataclass(frozen=True)
 class Key:
@@ -113,6 +119,12 @@ class Report:
     def rows(self) -> list[Row]:
         """Every row that is shown."""
         return [row for entry in self.entries for row in entry.rows if row]
+
+    @property
+    def notices(self) -> list[str]:
+        """What a reader must know before the figures."""
+        sample = any(row.sample for row in self.rows)
+        return [SAMPLE] * sample + self.left_out
 
     @property
     def failed(self) -> list[Row]:

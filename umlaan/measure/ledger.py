@@ -151,6 +151,7 @@ class Row(_Record):
     lab: Line
     test: TestName
     tool: Line = Field(..., description="the programs that exchanged: server and client")
+    tree: Line | None = Field(None, description="which DVS they are of: dvs.source of the data")
     server: End
     client: End
     parameters: Parameters
@@ -179,6 +180,11 @@ class Row(_Record):
             if len(self.figures.values) != self.repeats:
                 raise ValueError("a row that is ok has a value for each repeat")
         return self
+
+    @property
+    def sample(self) -> bool:
+        """True where the programs were those of umlaan's sample tree, which is no DVS."""
+        return bool(self.tree and self.tree.rstrip("/").endswith("sample-dvs"))
 
     @property
     def kernel(self) -> str:

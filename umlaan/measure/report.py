@@ -43,6 +43,7 @@ def page(report: Report) -> str:
         plotlyjs=Markup(_inline(get_plotlyjs())),
         cells=cells,
         busy=busy(report.rows),
+        kernels=kernels(report.rows),
     )
 
 
@@ -78,7 +79,10 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("UML kernel", ", ".join(kernels(rows))),
         ("Configuration", _join(configurations)),
         ("Host kernel", _join(hosts)),
-        ("DVS tree", _join(hashes)),
+        (
+            "DVS tree",
+            ", ".join(filter(None, [_join(r.tree for r in rows if r.tree), _join(hashes)])),
+        ),
         ("Transport, MTU", _join(f"{row.way.transport}, {row.way.mtu}" for row in rows)),
         ("Measured", utc(first) if utc(first) == utc(last) else f"{utc(first)} – {utc(last)}"),
         ("Load of the host", _load(rows)),

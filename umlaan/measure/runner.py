@@ -50,6 +50,7 @@ def measure_case(bench: Bench, case: Case) -> Row:
         lab=bench.lab,
         test=case.test,
         tool=_tool(bench, case),
+        tree=bench.dvs.source,
         server=server.end,
         client=client.end,
         parameters=case.parameters,
