@@ -158,7 +158,7 @@ def test_a_daemon_started_in_a_stopped_root_ends_with_its_command(up: Lab) -> No
 def test_a_live_guest_without_a_gateway_installs_a_package(up: Lab) -> None:
     before = up.exec(LAUNCH, "command -v tree")
     assert before.code != 0
-    words = ("apt.packages", "packages=['tree']", "update=true")
+    words = ("apt.packages", "tree", "update=true")
     result = up.pyinfra(*words, options=("-y", "--limit", LAUNCH))
     assert result.code == 0, result.output
     assert "/usr/bin/tree" in up.exec(LAUNCH, "command -v tree").output
