@@ -5,9 +5,11 @@ import random
 import re
 from datetime import UTC, datetime, timedelta
 
+import jsonschema
 import pytest
 from rich.console import Console
 
+from umlaan.cli.app import code_of
 from umlaan.measure import compare, ledger, reference, report, table
 from umlaan.measure.cases import Place, plan
 from umlaan.measure.ledger import (
@@ -253,3 +255,49 @@ def test_figures_of_the_sample_tree_are_never_shown_as_the_dvss():
     real = [row.model_copy(update={"tree": "/usr/src/dvs"}) for row in rows]
     assert "nothing about the DVS" in report.page(compare.report([of(sample)]))
     assert "nothing about the DVS" not in report.page(compare.report([of(real)]))
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    for row in [*synthetic(OLD)[:4], *synthetic(NEW, day=1)[:4]]:
+        ledger.append(path, row)
+    return path
+
+
+def test_the_verb_prints_a_table_and_writes_the_page(on_disk, capsys):
+    page = on_disk.with_name("lab.html")
+    assert code_of(["report", str(on_disk), "-o", str(page)]) == 0
+    shown = capsys.readouterr()
+    assert "node1 → node0" in shown.out
+    assert f"written: {page}" in shown.err
+    assert "Plotly.newPlot" in page.read_text()
+
+
+def test_the_verb_prints_json_for_scripts(on_disk, capsys):
+    words = ["report", str(on_disk), "--kernel", "4.9", "--kernel", "6.1", "--json"]
+    assert code_of(words) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["sides"] == ["4.9.88-DVKIPC (11111111)", "6.1.140 (33333333)"]
+    assert len(shown["entries"]) == 4
+    for entry in shown["entries"]:
+        assert entry["ratio"] > 0
+        for row in entry["rows"]:
+            jsonschema.validate(row, ledger.schema())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["none.jsonl"], 1, "none.jsonl: no such ledger"),
+        (["LEDGER", "--kernel", "6.1"], 64, "--kernel is given twice"),
+        (["LEDGER", "--kernel", "6.1", "--kernel", "7"], 1, "'7': no kernel measured here"),
+        (["LEDGER", "-o", "/proc/none/x.html"], 1, "/proc/none/.x.html.new: No such file"),
+        (["FOLDER"], 1, "Is a directory"),
+    ],
+)
+def test_the_verb_says_what_it_cannot_do(on_disk, capsys, words, code, message):
+    words = [str(on_disk) if word == "LEDGER" else word for word in words]
+    words = [str(on_disk.parent) if word == "FOLDER" else word for word in words]
+    assert code_of(["report", *words]) == code
+    assert message in capsys.readouterr().err
