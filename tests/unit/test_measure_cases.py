@@ -101,3 +101,10 @@ def test_parameters_as_words():
 def test_bad_data_is_refused(values, message):
     with pytest.raises(ValidationError, match=message):
         Measure.model_validate(values)
+
+
+def test_a_size_in_plain_bytes_may_be_a_number():
+    measure = Measure.model_validate({"file_size": 3000001, "copy_sizes": [1000, "1K"]})
+    assert (measure.file_size, measure.copy_sizes) == ("3000001", ("1000", "1K"))
+    with pytest.raises(ValidationError):
+        Measure.model_validate({"file_size": True})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 
 class Model(BaseModel):
@@ -39,8 +39,13 @@ def _size(value: str) -> str:
     return value.strip()
 
 
+def _number_as_text(value: Any) -> Any:
+    """--data size=65536 reaches us as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 AbsPath = Annotated[str, AfterValidator(_absolute)]
-Size = Annotated[str, AfterValidator(_size)]
+Size = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_size)]
 # The kernel's IFNAMSIZ is 16 with the NUL.
 IfName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 NameStr = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
