@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from importlib.util import find_spec
 from typing import Any
@@ -96,6 +97,10 @@ def run(arguments: list[str] | None = None) -> None:
 def code_of(arguments: list[str] | None = None) -> int:
     """Run one command line; its exit code. Every fault is told in a few lines, no traceback."""
     command = typer.main.get_command(app)
+    if "_UMLAAN_COMPLETE" in os.environ:
+        from typer import completion
+
+        completion.completion_init()  # type: ignore[attr-defined]
     try:
         code = command.main(args=arguments, prog_name="umlaan", standalone_mode=False)
     except Fault as fault:

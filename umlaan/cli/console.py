@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from umlaan.cli.options import DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, NodeArgument, chosen
 from umlaan.cli.reach import must_run
 from umlaan.cli.session import open_session
 
 
 def command(
     ctx: typer.Context,
-    node: Annotated[str, typer.Argument(metavar="NODE")],
+    node: NodeArgument,
     tail: Annotated[int, typer.Option("--tail", "-n", help="Lines of its log first.")] = 20,
     inventory: InventoryOption = None,
     data: DataOption = None,

@@ -10,7 +10,7 @@ from typing import IO, Annotated
 import typer
 
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, chosen, node_names
 from umlaan.cli.reach import line, one_line
 from umlaan.cli.session import Session, open_session
 from umlaan.cli.show import hint
@@ -22,7 +22,7 @@ SETTINGS = {"context_settings": {"allow_interspersed_args": False}}
 
 def command(
     ctx: typer.Context,
-    node: Annotated[str, typer.Argument(metavar="NODE|all")],
+    node: Annotated[str, typer.Argument(metavar="NODE|all", autocompletion=node_names)],
     words: Annotated[list[str], typer.Argument(metavar="[--] CMD...")],
     inventory: InventoryOption = None,
     data: DataOption = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, chosen, node_names
 from umlaan.cli.reach import line
 from umlaan.cli.session import Session, open_session
 from umlaan.cli.show import hint, output
@@ -19,7 +19,9 @@ GUEST_LOGS = "/var/log"
 
 def command(
     ctx: typer.Context,
-    what: Annotated[str | None, typer.Argument(metavar="[NODE|build|proxy|LOG]")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[NODE|build|proxy|LOG]", autocompletion=node_names)
+    ] = None,
     node: Annotated[
         str | None, typer.Argument(metavar="[NODE]", help="With proxy: the guest's own.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from umlaan.cli.options import DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, NodeArgument, chosen
 from umlaan.cli.reach import must_run
 from umlaan.cli.session import open_session
 
@@ -16,7 +16,7 @@ SETTINGS = {"context_settings": {"allow_interspersed_args": False}}
 
 def command(
     ctx: typer.Context,
-    node: Annotated[str, typer.Argument(metavar="NODE")],
+    node: NodeArgument,
     words: Annotated[list[str] | None, typer.Argument(metavar="[CMD]...")] = None,
     inventory: InventoryOption = None,
     data: DataOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -25,6 +26,24 @@ DataOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="For scripts: JSON as docs/schemas has it.")
+]
+
+
+def node_names(incomplete: str) -> list[str]:
+    """The inventory's nodes for the shell's completion; none where it cannot be read."""
+    from umlaan.cli.fault import Fault
+    from umlaan.cli.session import open_session
+
+    try:
+        lab = open_session(Chosen(os.environ.get("UMLAAN_INVENTORY"))).lab
+    except Fault:
+        return []
+    return [node.name for node in lab.nodes if node.name.startswith(incomplete)]
+
+
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", autocompletion=node_names)]
+NodesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[NODE]...", autocompletion=node_names)
 ]
 
 

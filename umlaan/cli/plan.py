@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, JsonOption, NodesArgument, chosen
 from umlaan.cli.runs import DryRun, limits
 from umlaan.cli.show import hint, output
 from umlaan.model.outputs import PlanOutput
@@ -16,7 +14,7 @@ DRIFTED = 2
 
 def command(
     ctx: typer.Context,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...")] = None,
+    nodes: NodesArgument = None,
     inventory: InventoryOption = None,
     data: DataOption = None,
     json: JsonOption = False,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from umlaan.cli.options import DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, NodesArgument, chosen
 from umlaan.cli.runs import limits, stream
 
 
 def command(
     ctx: typer.Context,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...")] = None,
+    nodes: NodesArgument = None,
     inventory: InventoryOption = None,
     data: DataOption = None,
 ) -> int:
