@@ -199,8 +199,9 @@ def main(argv: list[str]) -> int:
     """The ``kernel-build`` verb."""
     spec = load(argv[0])
     jobs = len(os.sched_getaffinity(0))
+    named = " of ".join(str(word) for word in spec["source"].values())
     try:
-        with locked(f"{spec['cache']}/lock/kernel", f"build of {spec['source']}", wait=3600):
+        with locked(f"{spec['cache']}/lock/kernel", f"the build of {named}", wait=3600):
             converge(spec, jobs)
     except (BuildError, TimeoutError) as error:
         print(error, file=sys.stderr)
