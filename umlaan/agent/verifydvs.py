@@ -43,7 +43,8 @@ class Pairs:
             asked.append(self.own)
         self.now = {**self.before, **dvslook.looks(asked)}
         if tables is not None:
-            self.now[self.own["name"]] = dvslook.parse(self.own, tables)
+            view = dvslook.parse(self.own, tables)
+            self.now[self.own["name"]] = dvslook.look(self.own) if dvslook.blank(view) else view
 
     def first(self) -> None:
         """What was seen before the exchanges: as this run saw it, else by a look now."""

@@ -111,6 +111,24 @@ def up(number: int) -> Commands:
         yield from _with_its_node(side, change)
         return
     yield _command("up", change.order(side))
+    if "info" not in view["files"] and change.files:
+        yield from _as_written(side)
+
+
+def _as_written(side: Side) -> Commands:
+    """A node that had just booted may have begun with the scripts that stood in it before."""
+    view = views_of([side]).get(side["name"])
+    if not executing() or view is None or not view["answers"]:
+        return
+    change = dvsup.change(lab(), side, view)
+    if not change.reinit:
+        return
+    for reason in change.reasons:
+        why(reason)
+    if side["proxy_restart"] == "node":
+        yield from _with_its_node(side, change)
+    else:
+        yield _command("up", change.order(side))
 
 
 def _with_its_node(side: Side, change: dvsup.Change) -> Commands:

@@ -174,7 +174,7 @@ class _Maker:
             {
                 "number": peer["number"],
                 # A bitmap's last character is bit 0.
-                "pattern": f"*X{'?' * dcid}",
+                "pattern": f"X{'.' * dcid}$",
                 "command": self.inside(folder, add, dcid=dcid, **_remote(peer)),
             }
             for peer in peers

@@ -1,0 +1,75 @@
+"""Tables of /proc/dvs have one reading position for all readers: read whole, again where empty."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umlaan.agent import dvslook
+from umlaan.plan.templates import render
+
+NODES = """ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 Name
+ 0     6      -1        0        0 -------------------------------X node0
+ 1     E       1      587      276 ------------------------------X- node1
+"""
+SIDE: dict[str, Any] = {
+    "name": "node1",
+    "place": "guest",
+    "shell": [],
+    "state": "/proc/dvs",
+    "folder": "/etc/umlaan/dvs",
+    "dcs": [],
+    "services": [],
+}
+
+
+def joined(folder: Path, number: int, dcid: int) -> int:
+    """The exit code of the join script's own function."""
+    side = {
+        **{key: str(folder) for key in ("state", "folder", "run")},
+        "joins": [],
+        "name": "node1",
+        "environment": {},
+        "namespace": None,
+    }
+    head, _, _ = render("dvs/join.j2", side=side).partition(f"\n{folder}/up || exit 1\n")
+    script = f"{head}\njoined {number} 'X{'.' * dcid}$'"
+    return subprocess.run(["sh", "-c", script], check=False).returncode
+
+
+def test_joined_is_said_of_a_whole_table_only(tmp_path: Path) -> None:
+    table = tmp_path / "nodes"
+    assert joined(tmp_path, 1, 1) == 2
+    table.write_text(NODES)
+    assert joined(tmp_path, 1, 1) == 0
+    assert joined(tmp_path, 1, 0) == 1
+    assert joined(tmp_path, 2, 0) == 1
+    table.write_text("")
+    assert joined(tmp_path, 1, 1) == 3
+
+
+def test_scripts_never_leave_a_table_before_its_end() -> None:
+    folder = Path(__file__).resolve().parents[2] / "templates" / "dvs"
+    for name in ("join.j2", "up.j2"):
+        text = (folder / name).read_text()
+        assert "while read" not in text and "grep" not in text, name
+
+
+def test_a_look_that_found_an_empty_table_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [
+        f"==> nodes <==\n{text}\n==> @pids <==\n==> @services <==\nkind runit\n"
+        for text in ("", NODES)
+    ]
+    monkeypatch.setattr(dvslook, "run_there", lambda *_: (0, said.pop(0), ""))
+    view = dvslook.look(SIDE)
+    assert view["files"]["nodes"].startswith(NODES) and said == []
+
+
+def test_a_table_that_stays_empty_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        dvslook, "run_there", lambda *_: (0, "==> info <==\n==> @pids <==\n==> @services <==\n", "")
+    )
+    assert dvslook.look(SIDE)["files"]["info"].strip() == ""
