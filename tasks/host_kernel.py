@@ -25,6 +25,9 @@ def converge() -> None:
 
 @deploy("Host kernel's verdict")
 def verdict() -> None:
-    """Where a new kernel was tried and did not stay, the run ends by saying so."""
-    if lab().settings(host.name).host_kernel is not None:
+    """Where a new kernel was tried and did not stay, the run ends by saying so.
+
+    Of all hosts at once, so that it comes after every node's stages.
+    """
+    if any(settings.host_kernel for settings in lab().host_settings.values()):
         reboot.told(name="Host kernel tried")

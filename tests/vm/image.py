@@ -23,7 +23,7 @@ SUITE = "bookworm"
 KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (
     *(KERNEL, "systemd-sysv", "udev", "dbus", "openssh-server", "openssh-client", "python3"),
-    *("iproute2", "iputils-ping", "kmod", "initramfs-tools", "zstd", "grub-pc", "e2fsprogs"),
+    *("iproute2", "iputils-ping", "kmod", "initramfs-tools", "lz4", "grub-pc", "e2fsprogs"),
     *("util-linux", "procps", "libpam-systemd"),
 )
 # Nothing here may wait for a network or wake up in the middle of a test.
@@ -181,11 +181,10 @@ def _disk(tree: Path, path: Path) -> None:
         file.write(embedded)
 
 
-def make_ext4(disk: Path, start: int, sectors: int, tree: Path | None, uuid: str) -> None:
-    """An ext4 inside a disk image, from sector start on, filled from a tree if there is one."""
-    words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-E", f"offset={start * SECTOR}"]
-    if tree is not None:
-        words += ["-d", str(tree)]
+def make_ext4(disk: Path, start: int, sectors: int, tree: Path, uuid: str) -> None:
+    """An ext4 inside a disk image, from sector start on, filled from a tree."""
+    words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-d", str(tree)]
+    words += ["-E", f"offset={start * SECTOR}"]
     subprocess.run([*words, str(disk), f"{sectors * SECTOR // 1024}k"], check=True)
 
 

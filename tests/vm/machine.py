@@ -5,8 +5,8 @@ Its user network is closed (restrict=on): nothing leaves it but the answers to t
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.vm import image
+from umlaan.agent import root as agent_root
+from umlaan.model.base import size_bytes
+from umlaan.model.root import MadeRoot
 
 DATA_MIB = 3072
 DATA_TABLE = """label: dos
@@ -23,7 +26,7 @@ type=5
 size=64MiB, type=83
 type=83
 """
-ROOT_FS_UUID = "b7a0c3de-5f1e-4d0c-8f52-6c1b8d2e9f06"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
@@ -41,14 +44,30 @@ def last_partition(disk: Path) -> tuple[int, int]:
     return int(start), int(sectors)
 
 
-def data_disk(path: Path, tree: Path | None) -> None:
-    """The second disk: two primary, two logical partitions; the last, sdb6, is an ext4 root."""
+def guest_root() -> Path:
+    """An ext4 image with a Debian for a UML guest, as umlaan makes it, from its own cache."""
+    made = MadeRoot().model_dump() | {"packages": []}
+    made["bytes"] = size_bytes(made.pop("size"))
+    spec = {
+        "cache": str(Path.home() / ".cache/umlaan"),
+        "nodes": {"x": {"path": "/x", "made": made}},
+    }
+    words = [sys.executable, "-S", "-m", "umlaan.agent", "root", "base", json.dumps(spec)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(words, check=True, env=environment, stdin=subprocess.DEVNULL)
+    return Path(agent_root.base_path(spec, made)) / "root.ext4"
+
+
+def data_disk(path: Path, root: Path) -> None:
+    """The second disk: two primary, two logical partitions; root's image fills the last, sdb6."""
     path.unlink(missing_ok=True)
     with path.open("wb") as file:
         file.truncate(DATA_MIB << 20)
     subprocess.run(["sfdisk", "-q", str(path)], input=DATA_TABLE, text=True, check=True)
     start, sectors = last_partition(path)
-    image.make_ext4(path, start, sectors, tree, ROOT_FS_UUID)
+    assert root.stat().st_size <= sectors * 512
+    words = ["dd", f"if={root}", f"of={path}", "bs=1M", "conv=sparse,notrunc", "status=none"]
+    subprocess.run([*words, "oflag=seek_bytes", f"seek={start * 512}"], check=True)
 
 
 @dataclass
@@ -68,14 +87,13 @@ class Machine:
     def serial(self) -> Path:
         return self.folder / "serial.log"
 
-    def create(self, root: Path | None = None) -> None:
-        """Fresh disks: the system's is laid over the cached image, the second holds root's tree."""
+    def create(self) -> None:
+        """Fresh disks: the system's is laid over the cached image, sdb6 holds a guest's root."""
         self.folder.mkdir(parents=True, exist_ok=True)
         base = image.image()
         words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base)]
         subprocess.run([*words, str(self.folder / "sda.qcow2")], check=True)
-        data_disk(self.folder / "sdb.raw", root)
-        shutil.rmtree(self.folder / "known", ignore_errors=True)
+        data_disk(self.folder / "sdb.raw", guest_root())
 
     def command(self) -> list[str]:
         disks = (("sda", "sda.qcow2", "qcow2"), ("sdb", "sdb.raw", "raw"))
@@ -190,7 +208,9 @@ if __name__ == "__main__":
     one = Machine(Path(sys.argv[1]), port=int(sys.argv[2]) if len(sys.argv) > 2 else free_port())
     if not (one.folder / "sda.qcow2").exists():
         one.create()
-    one.start()
+        print(f"first boot: {one.first_boot():.0f} s", flush=True)
+    else:
+        one.start()
     print(f"pid {os.getpid()}: {' '.join(one.ssh_words())}", flush=True)
     print(f"up after {one.wait():.0f} s", flush=True)
     assert one.process is not None

@@ -19,11 +19,14 @@ from umlaan.agent import dvstar, index
 from umlaan.facts.base import agent
 from umlaan.facts.dvs import DvsBuilds
 from umlaan.model.dvs import Dvs
+from umlaan.model.hostkernel import Builder
+from umlaan.operations.builder import Bring, build_command, builder, builder_fact
 from umlaan.operations.common import (
     agent_fact,
     carrier,
     executing,
     fail,
+    lab,
     lab_host,
     long_command,
     why,
@@ -70,13 +73,16 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
 
     Fails, naming the step, its command and the log, where a make fails or the source is missing.
     """
+    if not dvs.steps:
+        yield from fail("dvs.steps: empty: name the directories in which make is to run")
+        return
+    if which := builder():
+        yield from _elsewhere(dvs, which)
+        return
     source, upload = source_on_host(dvs)
     wanted = plan.spec(dvs, lab_host(), source)
     text = json.dumps(wanted, sort_keys=True)
     found = agent_fact(DvsBuilds, text)
-    if not dvs.steps:
-        yield from fail("dvs.steps: empty: name the directories in which make is to run")
-        return
     if found is None or found["source"] is None:
         if upload is None:
             if executing() or found is not None:
@@ -98,3 +104,36 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
     yield long_command(
         f"DVS {' and '.join(todo)}", f"{agent(carrier())} {shlex.join(words)}", "dvs-build.log"
     )
+
+
+def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None]:
+    """Built on the builder, in its cache; brought to the lab host's cache, installed from there."""
+    source = dvs.source if dvs.source.startswith("/") else str(Path.cwd() / dvs.source)
+    there = plan.spec(dvs, lab().host(which.name), source)
+    words = json.dumps(there, sort_keys=True)
+    made = builder_fact(which, DvsBuilds, words)
+    if made is None or made["source"] is None:
+        yield from fail(f"dvs.source: {source}: no such directory or tarball on {which.name}")
+        return
+    given = {"source": made["source"], "compiler": made["compiler"]}
+    text = json.dumps({**plan.spec(dvs, lab_host(), source), "given": given}, sort_keys=True)
+    found = agent_fact(DvsBuilds, text)
+    rows = found["variants"] if found else {}
+    todo = {v: made["variants"][v] for v in dvs.variants}
+    todo = {v: row for v, row in todo.items() if v not in rows or plan.reasons(v, rows[v])}
+    if not todo:
+        return
+    for variant in todo:
+        texts = plan.reasons(variant, rows[variant]) if variant in rows else []
+        for reason in texts or [f"DVS {variant}: build, it is not there yet"]:
+            why(reason)
+    to_make = [variant for variant, row in todo.items() if not row["built"]]
+    if to_make:
+        command = ["dvs", "make", words, *to_make]
+        yield build_command(which, f"DVS {' and '.join(to_make)}", command, "dvs-build.log")
+    for variant, row in todo.items():
+        if not rows.get(variant, {}).get("built"):
+            origin = f"{which.cache_dir}/dvs/{row['key']}"
+            yield Bring(which, f"DVS {variant}", origin, f"{lab_host().cache_dir}/dvs/{row['key']}")
+    install = shlex.join(["dvs", "install", text, *todo])
+    yield long_command("DVS install", f"{agent(carrier())} {install}", "dvs-build.log")
