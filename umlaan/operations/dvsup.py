@@ -107,7 +107,7 @@ def up(number: int) -> Commands:
         return
     for reason in change.reasons:
         why(reason)
-    if side["proxy_restart"] == "node" and (change.restart or change.reinit):
+    if side["proxy_restart"] == "node" and (change.stuck() or change.reinit):
         yield from _with_its_node(side, change)
         return
     yield _command("up", change.order(side))
@@ -133,7 +133,7 @@ def _as_written(side: Side) -> Commands:
 
 def _with_its_node(side: Side, change: dvsup.Change) -> Commands:
     """Proxies that cannot be ended: the whole node is started anew."""
-    what = ", ".join(change.restart) or "the DVS"
+    what = ", ".join(change.stuck()) or "the DVS"
     if side["place"] == "host":
         yield from fail(
             f"{side['name']}: {what} can only be started anew with the machine "

@@ -27,6 +27,10 @@ class Change:
     reinit: bool = False
     kind: str = "own"
 
+    def stuck(self) -> list[str]:
+        """The proxies that must start anew: where they cannot be ended, their whole node does."""
+        return [name for name in self.restart if name.startswith("dvs-proxy-")]
+
     def order(self, side: Side) -> dict[str, Any]:
         """What the agent's ``dvsup up`` is told."""
         return {
