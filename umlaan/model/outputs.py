@@ -142,4 +142,26 @@ class PlanOutput(Model):
     )
 
 
-OUTPUTS: dict[str, type[Model]] = {"status": StatusOutput, "plan": PlanOutput}
+class DoctorLine(Model):
+    """One thing that a machine lacks, or that its user should know, with its remedy in it."""
+
+    host: str
+    kind: Literal["lack", "note"] = Field(..., description="a lack keeps the lab from coming up")
+    text: str
+
+
+class DoctorOutput(Model):
+    """``umlaan doctor --json``."""
+
+    version: Literal[1] = 1
+    lab: str
+    verdict: Literal["ready", "lacking"]
+    machines: dict[str, dict[str, str]] = Field(..., description="what each machine is, in words")
+    lines: tuple[DoctorLine, ...] = ()
+
+
+OUTPUTS: dict[str, type[Model]] = {
+    "status": StatusOutput,
+    "plan": PlanOutput,
+    "doctor": DoctorOutput,
+}
