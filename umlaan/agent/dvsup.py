@@ -102,7 +102,9 @@ def services(side: Side, kind: str, order: dict[str, Any]) -> None:
 
 def _end_lines(side: Side, kind: str, name: str) -> list[str]:
     if kind == "runit":
-        return [f"sv -w 7 force-shutdown {name} >/dev/null 2>&1; rm -f /etc/service/{name}"]
+        # The link first: runsvdir would start it again.
+        path = shlex.quote(f"{side['folder']}/{name}")
+        return [f"rm -f /etc/service/{name}; sv -w 7 force-shutdown {path} >/dev/null 2>&1"]
     if kind == "systemd":
         unit = dvslook.unit(side, name)
         return [

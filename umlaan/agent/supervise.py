@@ -275,7 +275,8 @@ class Supervisor:
                 if not self.services:
                     break
             now = time.monotonic()
-            times = [s.due for s in self.services.values() if s.process is None and not s.going]
+            # One that goes and has ended already is dropped in the next turn, which is now.
+            times = [0.0 if s.going else s.due for s in self.services.values() if not s.process]
             times += [s.deadline for s in self.services.values() if s.deadline is not None]
             left = max(0.0, min([*times, now + 60.0]) - now)
             for key, _ in self.selector.select(max(left, 0.01)):

@@ -1,0 +1,116 @@
+"""The tables of /proc/dvs: the procedure's own captures, real ones, and broken ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from umlaan.agent import dvstables
+from umlaan.plan.dvstables import side_by_side
+
+# Both of the procedure, "COMPROBAR EL ESTADO DE PROXIES Y NODOS", blanks and tabs as they stand.
+NODES_UML = """\
+ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 Name
+ 0     E       0     2767     1181 -------------------------------X node0           
+ 1     6      -1        0        0 -------------------------------X node1           
+"""
+PROXIES_UML = """\
+Proxies Flags Sender Receiver --Proxies_Name- 10987654321098765432109876543210 
+\t  0     7    742      743           node0 -------------------------------X
+"""
+PROXIES_HOST = """\
+Proxies Flags Sender Receiver --Proxies_Name- 10987654321098765432109876543210 
+\t \t  1     7   4963     4964           node1 ------------------------------X-
+"""
+NODES_HOST = """\
+ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 Name
+ 0     6      -1        0        0 -------------------------------X node0           
+ 1     E       1     1577     1130 -------------------------------X node1           
+"""
+INFO = """\
+name=TEST_CLUSTER
+nodeid=1
+nr_dcs=32
+dbglvl=FFFFFF
+version=1
+flags=105
+sizeof(proc)=776
+"""
+PROCS = """\
+DC pnr -endp -lpid/vpid- nd flag misc -getf -sndt -wmig -prxy name
+ 0   0     0  7805/2      0    0   20 27342 27342 27342 27342 server0
+ 0   1     1    -1/-1     1 1000    0 27342 27342 27342 27342 client1
+ 0  20    20   812/812    0    8   20 31438 27342 27342 27342 m3ftpd
+"""
+
+
+def test_the_procedures_captures() -> None:
+    nodes = dvstables.nodes(NODES_UML)
+    assert sorted(nodes) == [0, 1]
+    assert nodes[0]["flags"] == "E" and (nodes[0]["sent"], nodes[0]["received"]) == (2767, 1181)
+    assert nodes[1]["proxy"] == -1 and nodes[1]["dcs"] == [0]
+    proxies = dvstables.proxies(PROXIES_UML)
+    assert proxies[0]["flags"] == 7 and proxies[0]["name"] == "node0"
+    assert (proxies[0]["sender"], proxies[0]["receiver"]) == (742, 743)
+    assert dvstables.proxies(PROXIES_HOST)[1]["nodes"] == [1]
+
+
+def test_info_and_procs() -> None:
+    assert dvstables.info(INFO)["nodeid"] == "1"
+    assert dvstables.info(INFO)["sizeof(proc)"] == "776"
+    rows = dvstables.procs(PROCS)
+    assert [(r["endpoint"], r["pid"], r["node"], r["name"]) for r in rows] == [
+        (0, 7805, 0, "server0"),
+        (1, -1, 1, "client1"),
+        (20, 812, 0, "m3ftpd"),
+    ]
+
+
+def test_joined_is_said_only_of_e_and_7_in_the_dc() -> None:
+    files = {"nodes": NODES_HOST, "proxies/info": PROXIES_HOST}
+    assert dvstables.unjoined(files, 1, [0]) == []
+    assert dvstables.unjoined(files, 1, [3]) == ["it is not in DC3"]
+    half = {**files, "proxies/info": PROXIES_HOST.replace("1     7", "1     3")}
+    assert dvstables.unjoined(half, 1, [0]) == [
+        "its proxy has its sender connected, its receiver is not"
+    ]
+    lying = {**files, "nodes": NODES_HOST.replace("1     E", "1     A")}
+    assert dvstables.unjoined(lying, 1, [0]) == ["its flags are A, not E"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "garbage\n\0\n",
+        NODES_HOST[:120],
+        "ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 Name\n",
+        " x     E       1     1577     1130 -------------------------------X node1\n",
+    ],
+)
+def test_broken_tables_say_nothing_of_a_peer(text: str) -> None:
+    assert 1 not in dvstables.nodes(text)
+    assert dvstables.unjoined({"nodes": text, "proxies/info": text}, 1, [0]) == [
+        "its proxy is not there"
+    ]
+
+
+def test_the_cells_that_do_not_agree_are_marked() -> None:
+    host = {
+        "name": "node0",
+        "peer": 1,
+        "files": {
+            "nodes": NODES_HOST.replace("1     E", "1     2"),
+            "proxies/info": PROXIES_HOST.replace("1     7", "1     1"),
+        },
+    }
+    guest = {
+        "name": "node1",
+        "peer": 0,
+        "files": {"nodes": NODES_UML, "proxies/info": PROXIES_UML},
+    }
+    lines = side_by_side(host, guest)
+    assert lines[0].split("  |  ")[1] == "node1: nodes"
+    marked = [line for line in lines if ">" in line]
+    assert len(marked) == 2
+    assert ">2<" in marked[0].split("|")[0] and ">1<" in marked[1].split("|")[0]
+    assert ">none<" in "\n".join(side_by_side({**host, "files": {}}, guest))
