@@ -11,6 +11,7 @@ VERBS = {
     "node-stop": "stop",
     "node-wait": "wait",
     "live": "live",
+    "snapshot": "snapshot",
     "mconsole": "mconsole",
     "connect": "reach",
     "console": "console",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
-from typer.completion import get_completion_script
+from typer import completion
 
 HOW = {
     "bash": "# umlaan completion bash > /etc/bash_completion.d/umlaan",
@@ -19,7 +19,9 @@ def command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) 
 
     Example: [bold]umlaan completion bash > /etc/bash_completion.d/umlaan[/]
     """
-    script = get_completion_script(prog_name="umlaan", complete_var="_UMLAAN_COMPLETE", shell=shell)
+    script = completion.get_completion_script(  # type: ignore[attr-defined]
+        prog_name="umlaan", complete_var="_UMLAAN_COMPLETE", shell=shell
+    )
     # zsh reads its first line for the command's name, so the way to install it stands last.
     print(f"{script}\n\n{HOW[shell]}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from importlib.util import find_spec
 
 import typer
@@ -45,10 +46,10 @@ def examined(session: Session) -> DoctorOutput:
     lines: list[DoctorLine] = []
     machines = {}
     for host in lab.hosts:
-        on = session.host(host.name)
-        probed, report = examine(on, lab, host)
+        probed, report = session.reading(host.name, partial(examine, lab=lab, host=host))
         machines[host.name] = plan.machine(probed)
-        network = found_network(on, wanted_of(host, lab.nodes_on(host.name), lab.peers()))
+        wanted = wanted_of(host, lab.nodes_on(host.name), lab.peers())
+        network = session.reading(host.name, partial(found_network, wanted=wanted))
         missing = session.ask(host.name, MissingPackages, packages(lab, host.name))
         lines += plan.lines(lab, host, report, network, missing)
     commands = {name: shutil.which(name) is not None for name in ("ssh", "dot")}

@@ -20,8 +20,9 @@ Row = dict[str, Any]
 
 def row_of(session: Session, node: Node, *, reach: bool = True) -> Row:
     """What a node is doing now. Fault if its lab host does not say."""
-    on = session.host(node.host)
-    found = node_rows(on, session.lab, (node,), reach=reach).get(node.name)
+    nodes = (node,)
+    rows = session.reading(node.host, lambda on: node_rows(on, session.lab, nodes, reach=reach))
+    found = rows.get(node.name)
     if found is None:
         raise Fault(f"lab host {node.host} does not say what {node.name} is doing")
     return found

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyinfra_cli.inventory  # type: ignore[import-untyped]  # first: it patches for gevent
 from pyinfra.api.config import Config
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
     from umlaan.model.lab import Lab
     from umlaan.model.node import Node
+
+T = TypeVar("T")
+# How many of the machine's last words a message quotes.
+TOLD = 12
 
 
 class Heard(logging.Handler):
@@ -86,17 +90,22 @@ class Session:
         """One node, or every one for "all"."""
         return self.lab.nodes if name == "all" else (self.node(name),)
 
-    def ask(self, name: str, fact: Any, *arguments: Any) -> Any:
-        """A fact of a lab host. Fault, quoting the machine, where it has no answer."""
+    def reading(self, name: str, read: Callable[[Host], T]) -> T:
+        """What read finds on a lab host. Fault, quoting the machine, where it has no answer."""
         host = self.host(name)
         self.heard.lines.clear()
         try:
-            answer = host.get_fact(fact, *arguments)
-        except PyinfraError as error:
-            raise Fault(f"{name}: {error}", *self.heard.lines) from None
+            answer = read(host)
+        except (PyinfraError, OSError) as error:
+            told = self.heard.lines or [str(error)]
+            raise Fault(f"lab host {name} has no answer:", *told[-TOLD:]) from None
         if host in self.state.failed_hosts:
-            raise Fault(f"{name} did not answer", *self.heard.lines)
+            raise Fault(f"lab host {name} has no answer:", *self.heard.lines[-TOLD:])
         return answer
+
+    def ask(self, name: str, fact: Any, *arguments: Any) -> Any:
+        """A fact of a lab host."""
+        return self.reading(name, lambda host: host.get_fact(fact, *arguments))
 
     def ask_agent(self, name: str, fact: Any, *arguments: Any) -> Any:
         """A fact whose command is a verb of the agent."""

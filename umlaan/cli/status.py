@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -35,10 +36,10 @@ def read(session: Session, patience: float, planning: DryRun | None = None) -> S
     lab = session.lab
     hosts, nodes = [], []
     for host in lab.hosts:
-        on = session.host(host.name)
         live = session.ask_agent(host.name, Live, plan.question(lab, host, patience))
         mine = lab.nodes_on(host.name)
-        found = found_network(on, wanted_of(host, mine, lab.peers()))
+        wanted = wanted_of(host, mine, lab.peers())
+        found = session.reading(host.name, partial(found_network, wanted=wanted))
         hosts.append(plan.host_output(lab, host, found, live))
         nodes += [plan.node_output(lab, node, found, live) for node in mine]
     nodes.sort(key=lambda node: node.number)

@@ -160,8 +160,33 @@ class DoctorOutput(Model):
     lines: tuple[DoctorLine, ...] = ()
 
 
+class SnapshotOutput(Model):
+    """One snapshot of a node's root."""
+
+    node: str
+    name: str
+    at: str = Field(..., description="when it was taken, ISO 8601 with zone")
+    state: Literal["stopped", "frozen", "paused"] = Field(
+        ..., description="how the root was held still"
+    )
+    size_bytes: int = Field(..., description="what the file system spans")
+    disk_bytes: int = Field(..., description="what it takes on the disk, shared blocks included")
+    how: Literal["reflink", "copy", "kept"] = Field(
+        ..., description="kept: it was the root until another snapshot was restored"
+    )
+
+
+class SnapshotsOutput(Model):
+    """``umlaan snapshot --json``."""
+
+    version: Literal[1] = 1
+    lab: str
+    snapshots: tuple[SnapshotOutput, ...]
+
+
 OUTPUTS: dict[str, type[Model]] = {
     "status": StatusOutput,
     "plan": PlanOutput,
     "doctor": DoctorOutput,
+    "snapshot": SnapshotsOutput,
 }
