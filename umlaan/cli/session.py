@@ -97,11 +97,17 @@ class Session:
         try:
             answer = read(host)
         except (PyinfraError, OSError) as error:
-            told = self.heard.lines or [str(error)]
-            raise Fault(f"lab host {name} has no answer:", *told[-TOLD:]) from None
+            raise self._no_answer(name, str(error)) from None
         if host in self.state.failed_hosts:
-            raise Fault(f"lab host {name} has no answer:", *self.heard.lines[-TOLD:])
+            raise self._no_answer(name)
         return answer
+
+    def _no_answer(self, name: str, error: str = "") -> Fault:
+        """pyinfra's own line about the fact says the whole request: of no use to a person."""
+        prefix = self.state.inventory.get_host(name).print_prefix
+        said = [line.removeprefix(prefix.strip()).strip() for line in self.heard.lines]
+        told = [line[:300] for line in said if "could not load fact" not in line]
+        return Fault(f"lab host {name} has no answer:", *(told[-TOLD:] or [error]))
 
     def ask(self, name: str, fact: Any, *arguments: Any) -> Any:
         """A fact of a lab host."""
