@@ -110,7 +110,7 @@ def _stages(module: str, text: str) -> list[Stage]:
 
 def _nouns(tree: ast.Module) -> dict[str, str]:
     """{name in this file: noun} of what is imported from umlaan.operations."""
-    found = {}
+    found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module == "umlaan.operations":
             found |= {alias.asname or alias.name: alias.name for alias in node.names}
