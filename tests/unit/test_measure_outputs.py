@@ -192,3 +192,9 @@ def test_a_programs_complaint_is_found_whatever_its_exit_code():
     assert outputs.complaint(text) == "ERROR: loops.c:main:12: rcode=-310"
     assert outputs.complaint("BIND ERROR ret=-337: taken\n") == "BIND ERROR ret=-337: taken"
     assert outputs.complaint("ERRORS: none\nall is well") is None
+
+
+def test_a_receive_that_is_tried_again_is_no_complaint():
+    retried = "ERROR: 958:dvk_receive_T:904: rcode=-108\n"
+    assert outputs.complaint(f"{retried}MAIN CLIENT END\n") is None
+    assert outputs.complaint(f"{retried}ERROR: x:y:1: rcode=-108\n") == "ERROR: x:y:1: rcode=-108"

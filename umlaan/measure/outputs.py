@@ -25,6 +25,8 @@ _COPIES = re.compile(
 _BYTES = re.compile(r"total_bytes = (?P<bytes>-?\d+)")
 _THROUGHPUT = re.compile(rf"Throug?hput = (?P<rate>{_NUMBER}) \[bytes/s\]")
 _ERROR = re.compile(r"^.*(?:\bERROR:? |\berror=-?[1-9]).*$", re.MULTILINE)
+# EDVSSRCDIED of a receive from any: a client of before has ended; it is tried again.
+_RETRIED = re.compile(r"dvk_receive_T:\d+: rcode=-108$")
 _BUFFER = re.compile(r"^buffer = (?P<bytes>\d+)$", re.MULTILINE)
 # t_total and each end are rounded to 0.01 s; the sum of three such roundings.
 _ROUNDING_S = 0.016
@@ -172,8 +174,10 @@ def scp(text: str, size: int) -> Transfer:
 
 def complaint(text: str) -> str | None:
     """The first line in which a DVS program reports an error; their exit codes do not say it."""
-    found = _ERROR.search(text)
-    return found.group(0).strip()[:200] if found else None
+    for found in _ERROR.finditer(text):
+        if not _RETRIED.search(found.group(0)):
+            return found.group(0).strip()[:200]
+    return None
 
 
 def _only(pattern: re.Pattern[str], text: str, what: str) -> re.Match[str]:

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 # Enough for every line that a parser reads; a program under debug prints megabytes before them.
+# Upstream's m3ftpd notices SIGTERM only when a receive of 10 s has passed; killed while it holds
+# its endpoint, it leaves its node unusable for a while.
+GRACE_S = 15
 TAIL_BYTES = 65_536
 
 
@@ -170,13 +173,13 @@ class ShellSide:
         script = (
             f"if ( {_polled(f'{ended} && exit 0;', timeout)} ); then echo itself; "
             f"else echo stopped; kill -TERM -{handle.group} 2>/dev/null; "
-            f"( {_polled(f'{ended} && exit 0;', 3)} ); fi; "
+            f"( {_polled(f'{ended} && exit 0;', GRACE_S)} ); fi; "
             f"( {_polled(f'{_empty(handle.group)} && exit 0;', 1)} ) || "
             f"kill -KILL -{handle.group} 2>/dev/null; "
             f"cat {handle.folder}/code 2>/dev/null || echo 137; "
             f"tail -c {TAIL_BYTES} {handle.folder}/out; rm -rf {handle.folder}"
         )
-        done = self.run(script, timeout + 40)
+        done = self.run(script, timeout + GRACE_S + 30)
         how, code, output = (done.output.split("\n", 2) + ["", ""])[:3]
         stopped = how == "stopped"
         return Done(int(code) if code.isdigit() else 137, output, done.seconds, timed_out=stopped)
