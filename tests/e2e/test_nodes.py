@@ -45,11 +45,12 @@ def test_limit_repairs_one_node_and_leaves_the_other_down(pair: Lab) -> None:
 
 
 def test_one_nodes_failure_stops_that_node_alone(pair: Lab) -> None:
-    pair.host_data["@uml/node2"] = {"node.mem": "900T"}
+    pair.host_data["@uml/node2"] = {"node.extra_args": ["init=/no/such/init"]}
     result = pair.deploy()
     pair.host_data.pop("@uml/node2")
     assert result.verdict == "failed" and result.code != 0
     assert "Traceback" not in result.output
+    assert "node2: " in result.output and "console.log" in result.output, result.output
     alive = pair.exec("@uml/node1", "true")
     assert alive.code == 0, alive.output
     assert pair.deploy().verdict == "up"

@@ -176,7 +176,8 @@ def test_who_waits_has_a_deadline(order: dict[str, Any]) -> None:
 
 def test_a_uml_that_ends_at_once_is_no_start(order: dict[str, Any]) -> None:
     done = agent("node-start", {**order, "argv": [*order["argv"], "quits"]})
-    assert "Kernel panic - not syncing: no root" in Path(order["dir"], "console.log").read_text()
+    log = Path(order["dir"], "console.log")
+    until(lambda: "Kernel panic - not syncing: no root" in log.read_text())
     # It may just have been seen alive: then who waits tells.
     told = done if done.returncode else agent("node-wait", order)
     assert told.returncode == 1
