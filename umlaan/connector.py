@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import shlex
+import time
 import uuid
 from collections.abc import Iterator
 from io import IOBase
@@ -44,6 +45,8 @@ _FETCHES = re.compile(
 )
 
 Way = Literal["root", "guest", "none"]
+# What was seen of a node is taken for what it is, unless something changed, for so many seconds.
+FRESH_S = 5.0
 
 # Writes what it reads beside the file, then takes its place: old or new, never half.
 _PUT = """\
@@ -69,6 +72,9 @@ class UmlConnector(BaseConnector):
     def __init__(self, state: Any, host: Host) -> None:
         super().__init__(state, host)
         self._way: Way | None = None
+        self._kept: dict[str, tuple[StateStage, float, int, Any]] = {}
+        # Commands that were run in the node, or that may have changed what it is.
+        self._ran = 0
 
     @staticmethod
     def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
@@ -84,8 +90,36 @@ class UmlConnector(BaseConnector):
         """Nothing: the shared ssh connection ends by itself."""
 
     def forget(self) -> None:
-        """A launch or a stop changed what the node is: look again before the next command."""
+        """A command changed what the node may be: look again before the next one."""
         self._way = None
+        self._kept.clear()
+        self._ran += 1
+
+    def keep(self, what: str, value: Any) -> None:
+        """Note what was just seen of the node."""
+        self._kept[what] = (self.state.current_stage, time.monotonic(), self._ran, value)
+
+    def recall(self, what: str, *, inside: bool = True) -> Any:
+        """What was noted, as long as it cannot have changed; else None.
+
+        inside: it speaks of what is in the node, which any command that is run there may change.
+        """
+        stage, when, ran, value = self._kept.get(what, (None, 0.0, 0, None))
+        if stage is not self.state.current_stage or time.monotonic() - when > FRESH_S:
+            return None
+        return None if inside and ran != self._ran else value
+
+    def row(self) -> dict[str, Any] | None:
+        """What the agent says of the node: asked once until something changes; None if unknown."""
+        known: dict[str, Any] | None = self.recall("row", inside=False)
+        if known is None:
+            try:
+                on = self.carrier
+            except OSError:
+                return None
+            known = node_rows(on, load(self.state), (self.node,)).get(self.node.name)
+            self.keep("row", known)
+        return known
 
     @property
     def node(self) -> Node:
@@ -108,10 +142,10 @@ class UmlConnector(BaseConnector):
         return lab_host
 
     def _row(self) -> dict[str, Any]:
-        rows = node_rows(self.carrier, load(self.state), (self.node,))
-        if self.node.name not in rows:
-            raise OSError(f"lab host {self.node.host} does not say what {self.node.name} is doing")
-        return rows[self.node.name]
+        on, row = self.carrier, self.row()
+        if row is None:
+            raise OSError(f"lab host {on.name} does not say what {self.node.name} is doing")
+        return row
 
     def way(self) -> Way:
         """How to reach the node now. OSError where nothing can be known of it."""
@@ -146,6 +180,7 @@ class UmlConnector(BaseConnector):
                 f"{node.name} is up but cannot be reached, so what it holds is unknown and its "
                 f"root is left alone:\n{told}"
             )
+        self._kept.clear()
 
     def _wrapped(self, command: str, way: Way) -> StringCommand:
         """The command line on the lab host that runs one in the node."""
@@ -177,6 +212,7 @@ class UmlConnector(BaseConnector):
             way = self.way()
             if way == "none":
                 return True, CommandOutput([])
+            self._ran += 1
             wrapped = StringCommand(before, self._wrapped(command, way), after)
             status, output = self._as_this_host().run_shell_command(
                 wrapped, print_output=print_output, print_input=False, **control

@@ -63,7 +63,7 @@ def mount_root(root: str, read_only: bool) -> None:
         mount("-o", ",".join([*loop, "ro"]), root, MOUNT_POINT)
 
 
-def furnish(top: str) -> None:
+def furnish(top: str, command: str) -> None:
     """What programs expect beside the files: proc, a few devices, a fresh /run, name resolution."""
     if os.path.isdir(f"{top}/proc"):
         mount("-t", "proc", "proc", f"{top}/proc")
@@ -89,6 +89,9 @@ def furnish(top: str) -> None:
         with open(f"{top}/run/umlaan-chroot", "w", encoding="ascii"):
             pass
     resolv = f"{top}/etc/resolv.conf"
+    if "etc/resolv.conf" in command:
+        # It is about the root's own.
+        return
     if os.path.isfile(resolv) and not os.path.islink(resolv) and os.path.isfile("/etc/resolv.conf"):
         mount("--bind", "/etc/resolv.conf", resolv)
 
@@ -129,7 +132,7 @@ def inside(root: str, command: list[str], read_only: bool) -> int:
         mount("--make-rprivate", "/")
         os.makedirs(MOUNT_POINT, mode=0o700, exist_ok=True)
         mount_root(root, read_only)
-        furnish(MOUNT_POINT)
+        furnish(MOUNT_POINT, " ".join(command))
     except (MountFault, OSError) as error:
         print(f"{MARK}root {root}: {error}", file=sys.stderr)
         return REFUSED

@@ -26,6 +26,9 @@ class Network(Model):
         "eth0", description="dummy link that holds node0's address in a namespace of our own"
     )
     gateway: IPv4Address | None = None
+    nameservers: tuple[IPv4Address, ...] = Field(
+        (), description="in each guest's resolv.conf; without any, that file is the user's"
+    )
     proxy_base_port: int = Field(3000, ge=1, le=60000)
 
     @model_validator(mode="after")

@@ -112,14 +112,25 @@ class LabCommand(StringCommand):
         if not on.connected:
             on.connect(reason=f"to reach {host.name}", raise_exceptions=True)
         connector_arguments.update(self.connector_arguments)
-        status, output = on.run_shell_command(
-            self,
-            print_output=self.live or state.print_output,
-            print_input=state.print_input,
-            **connector_arguments,
-        )
+        try:
+            status, output = on.run_shell_command(
+                self,
+                print_output=self.live or state.print_output,
+                print_input=state.print_input,
+                **connector_arguments,
+            )
+        finally:
+            forget_nodes(state)
         # What was shown live is not printed a second time by pyinfra's failure path.
         return status, CommandOutput([]) if self.live and not status else output
+
+
+def forget_nodes(state: State) -> None:
+    """A command on a lab host may change what its nodes are: every @uml host looks again."""
+    for each in state.inventory:
+        forget = getattr(getattr(each, "connector", None), "forget", None)
+        if forget is not None:
+            forget()
 
 
 def on_lab_host(*bits: Any) -> LabCommand:

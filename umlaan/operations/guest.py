@@ -10,11 +10,12 @@ import json
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from pyinfra import logger
 from pyinfra.api.command import FileUploadCommand, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
-from umlaan.facts.guest import GuestFiles, LabSecrets, Space, Tree, TreeStamp
+from umlaan.facts.guest import LabSecrets, Space, TreeStamp, look_into
 from umlaan.model.dvs import Dvs
 from umlaan.model.node import Node
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab, why
@@ -22,6 +23,8 @@ from umlaan.operations.node import row_of, unknown
 from umlaan.plan import guest as plan
 from umlaan.plan import node as node_plan
 from umlaan.plan import tree as tree_plan
+from umlaan.plan import userroot
+from umlaan.plan.look import SSHD, Look
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
     Commands = Generator[PyinfraCommand, None, None]
+
+_INSTALL_SSHD = (
+    "apt-get update -qq && DEBIAN_FRONTEND=noninteractive "
+    "apt-get install -y -qq --no-install-recommends openssh-server"
+)
 
 
 class FeedCommand(StringCommand):
@@ -44,6 +52,23 @@ class FeedCommand(StringCommand):
         return connector.feed(self.get_raw_value(), self.path)
 
 
+def _look(node: Node) -> Look | None:
+    """One look for all operations of the node; at a plan, what is not there yet is empty."""
+    dvs = lab().settings(f"@uml/{node.name}").dvs
+    return look_into(context_host, dvs.dest if dvs else None)
+
+
+def _room(node: Node, need: int, what: str) -> str | None:
+    """Message where so many bytes do not fit into the node's root; None where they do."""
+    free = context_host.get_fact(Space, "/")
+    if free is None or (free[0] >= need and free[1] >= 64):
+        return None
+    return (
+        f"{node.name}: {what} takes {need / 1e6:.1f} MB and 64 inodes in {node.root_path}; it has "
+        f"{free[0] / 1e6:.1f} MB and {free[1]} inodes free; nothing was changed there"
+    )
+
+
 @operation()
 def identity(node: Node) -> Commands:
     """Hostname, hosts, address, fstab, keys and init of a node, as templates say.
@@ -52,9 +77,8 @@ def identity(node: Node) -> Commands:
 
     A user's root gets marked blocks and files of umlaan's own, with a backup of each file first.
     """
-    secrets = agent_fact(
-        LabSecrets, json.dumps({"dir": f"{node.state_dir}/ssh", "node": node.name})
-    )
+    spec = json.dumps({"dir": f"{node.state_dir}/ssh", "node": node.name})
+    secrets = agent_fact(LabSecrets, spec)
     row = row_of(node)
     if secrets is None or row is None:
         if executing():
@@ -70,37 +94,47 @@ def identity(node: Node) -> Commands:
     except node_plan.LaunchFault as fault:
         yield from fail(str(fault))
         return
-    keys = plan.Secrets(**secrets)
-    given = plan.values(lab(), node, "vec0" if transport == "vector" else "eth0", keys)
-    found = context_host.get_fact(GuestFiles)
-    if found is None:
+    found = _look(node)
+    if found is None and executing():
         yield from fail(f"{node.name}: its files cannot be read")
         return
+    found = found or Look()
+    keys = plan.Secrets(**secrets)
+    given = plan.values(lab(), node, "vec0" if transport == "vector" else "eth0", keys)
     if node.root.made is not None:
         wanted = plan.made_files(given, keys)
     else:
-        if found.files and plan.SSHD not in found.exists and not node.root.install_sshd:
-            yield from fail(
-                f"{node.name}: {node.root_path} has no sshd, so umlaan could not enter the guest; "
-                "root.install_sshd: True installs openssh-server there"
-            )
+        if refused := userroot.refusal(node, found) if found.files else None:
+            yield from fail(refused)
             return
-        if plan.SSHD not in found.exists:
-            why(f"{node.name}: install openssh-server in its root")
-            yield StringCommand(
-                "apt-get update -qq && DEBIAN_FRONTEND=noninteractive "
-                "apt-get install -y -qq --no-install-recommends openssh-server"
-            )
-        wanted = plan.user_files(given, keys, found.exists)
+        if SSHD not in found.exists:
+            yield from _sshd(node)
+            # What the package brought decides what is written.
+            found = (_look(node) if executing() else None) or found
+        wanted = userroot.files(given, keys, found)
     changes = plan.edits(node, wanted, found)
     if not changes:
         return
-    for edit in changes if found.files else changes[:1]:
-        why(
-            edit.reason if found.files else f"{node.name}: write its identity, {len(changes)} files"
-        )
+    if found.files:
+        for edit in changes:
+            why(edit.reason)
+    else:
+        why(f"{node.name}: write its identity, {len(changes)} files")
+    for note in userroot.notes(node, found) if node.root.made is None else ():
+        logger.warning(f"{context_host.print_prefix}{note}")
+    if executing() and (lack := _room(node, plan.size_of(changes), "its identity")):
+        yield from fail(lack)
+        return
     yield FileUploadCommand(io.BytesIO(plan.as_tar(changes)), plan.PARCEL)
     yield StringCommand(plan.install_script(changes))
+
+
+def _sshd(node: Node) -> Commands:
+    why(f"{node.name}: install openssh-server in its root")
+    if executing() and (lack := _room(node, userroot.SSHD_BYTES, "openssh-server")):
+        yield from fail(lack)
+        return
+    yield StringCommand(_INSTALL_SSHD)
 
 
 @operation()
@@ -123,15 +157,23 @@ def dvs_tree(node: Node, dvs: Dvs) -> Commands:
         return
     if not executing() and (row := row_of(node)) and unknown(node, row):
         return
-    found = context_host.get_fact(Tree, dvs.dest)
-    reason = tree_plan.reason(node.name, dvs.dest, stamp["manifest"], found or {})
+    found = _look(node)
+    if found is None and executing():
+        yield from fail(f"{node.name}: {dvs.dest} cannot be read")
+        return
+    found = found or Look()
+    manifest = stamp["manifest"]
+    reason = tree_plan.reason(node.name, dvs.dest, manifest, found.tree, found.leftovers)
     if reason is None:
         compared().add(node.name)
         return
     why(reason)
+    if not tree_plan.differing(manifest, found.tree):
+        yield StringCommand(tree_plan.clean_script(dvs.dest))
+        return
     free = context_host.get_fact(Space, dvs.dest) if executing() else None
     if free is not None:
-        need = (stamp["bytes"], len(stamp["manifest"]))
+        need = (stamp["bytes"], len(manifest))
         lack = tree_plan.lack_of_space(node.name, dvs.dest, need, free)
         if lack:
             yield from fail(lack)

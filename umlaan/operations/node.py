@@ -10,18 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra.api.command import QuoteString
 from pyinfra.api.operation import operation
+from pyinfra.context import host as context_host
+from pyinfra.context import state as context_state
 
 from umlaan.facts.base import agent
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
-from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
+from umlaan.operations.common import (
+    LabCommand,
+    carrier,
+    executing,
+    fail,
+    forget_nodes,
+    lab,
+    why,
+)
 from umlaan.plan import node as plan
 from umlaan.plan.verdict import NodeState
 
 if TYPE_CHECKING:
     from pyinfra.api.command import StringCommand
-    from pyinfra.api.host import Host
-    from pyinfra.api.state import State
 
     Commands = Generator[StringCommand, None, None]
 
@@ -30,17 +38,7 @@ GRACE_S = 10
 
 
 class NodeCommand(LabCommand):
-    """Changes whether a node runs: the @uml connector must look again afterwards."""
-
-    def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
-        """Run it, then have every @uml connector of the run forget what it knew."""
-        try:
-            return super().execute(state, host, connector_arguments)
-        finally:
-            for each in state.inventory:
-                forget = getattr(getattr(each, "connector", None), "forget", None)
-                if forget is not None:
-                    forget()
+    """Changes whether a node runs; like every command on its lab host it has @uml look again."""
 
 
 def _command(verb: str, order: dict[str, Any]) -> NodeCommand:
@@ -49,7 +47,14 @@ def _command(verb: str, order: dict[str, Any]) -> NodeCommand:
 
 
 def row_of(node: Node) -> dict[str, Any] | None:
-    """What the agent says of one node now; None if the lab host did not answer."""
+    """What the agent says of one node now; None if the lab host did not answer.
+
+    Of the current @uml host itself it is asked once until something changes.
+    """
+    if context_host.name == f"@uml/{node.name}":
+        connector: Any = context_host.connector
+        known: dict[str, Any] | None = connector.row()
+        return known
     return node_rows(carrier(), lab(), (node,)).get(node.name)
 
 
@@ -168,6 +173,7 @@ def _awaited(launch: plan.Launch, row: dict[str, Any]) -> plan.Change:
     order = plan.as_json({**launch.order(), "deadline": max(left, GRACE_S)})
     wait = NodeCommand(agent(carrier()), "node-wait", QuoteString(order))
     answered, _ = carrier().run_shell_command(wait, print_output=True)
+    forget_nodes(context_state)
     if answered:
         return plan.Change()
     fresh = row_of(node) or row

@@ -18,7 +18,7 @@ from umlaan.facts.base import agent
 from umlaan.facts.root import Roots
 from umlaan.model.node import Node
 from umlaan.operations.common import agent_fact, carrier, fail, lab, lab_host, long_command, why
-from umlaan.operations.node import NodeCommand
+from umlaan.operations.node import NodeCommand, row_of
 from umlaan.plan import root as plan
 
 if TYPE_CHECKING:
@@ -50,21 +50,28 @@ def installed(node: Node) -> Commands:
 
     + node: the node
 
-    Fails where the user's device is missing or holds no ext file system; never formats one.
+    Fails where the user's device is missing, in use, write-protected or no Linux root; never
+    formats one. Where its file system has noted errors, e2fsck repairs what is safe.
     """
     spec = json.dumps(plan.spec(lab_host(), (node,)), sort_keys=True)
     found = agent_fact(Roots, spec)
     if found is None:
         why(f"{node.name}: make its root")
         return
-    row = found["nodes"][node.name]
-    refused = plan.refusal(node, row)
+    row, life = found["nodes"][node.name], row_of(node)
+    if life is not None and life["running"]:
+        return
+    refused = plan.refusal(node, row, (life or {}).get("root_user"))
     if refused:
         yield from fail(refused)
         return
     told = plan.notice(node, row)
     if told:
         logger.warning(told)
+    if unclean := plan.check_reason(node, row):
+        why(unclean)
+        yield NodeCommand(agent(carrier()), "root", "check", QuoteString(spec), node.name)
+        return
     if row["kind"] != "missing":
         return
     why(f"{node.name}: make its root from the base image")

@@ -27,7 +27,8 @@ def ssh_options(node: Node, connect_timeout: int = 5) -> list[str]:
         "ControlMaster": "auto",
         # Short: a unix socket's path has at most 107 bytes.
         "ControlPath": f"{node.dir}/ssh",
-        "ControlPersist": "60",
+        # A new connection costs the guest half a second; stop and destroy end this one.
+        "ControlPersist": "600",
     }
     words = ["-F", "none", "-i", f"{folder}/id_ed25519"]
     for key, value in options.items():

@@ -1,37 +1,40 @@
 """The identity of a guest: the files by which a root becomes nodeN, and why they are written.
 
-In a root that umlaan made they are whole files. In a user's root what umlaan needs stands in marked
-blocks or in files of its own, each file that is edited keeps a backup from before the first time.
+In a root that umlaan made they are whole files; ``umlaan.plan.userroot`` has those of a user's.
 """
 
 from __future__ import annotations
 
 import io
+import shlex
 import tarfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from umlaan.agent import blocks
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
+from umlaan.plan.look import Look
 from umlaan.plan.templates import render
 
-BEGIN = "# BEGIN umlaan: written by umlaan, edits in this block are lost"
-END = "# END umlaan"
-BACKUP = ".umlaan-backup"
-SSHD = "usr/sbin/sshd"
-INTERFACES = "etc/network/interfaces"
-SYSTEMD = "etc/systemd/system"
-SSHD_SNIPPETS = "etc/ssh/sshd_config.d"
+MARK = "umlaan (edits between these two lines are lost)"
+# Not beside the file: in folders like sshd_config.d or interfaces.d a copy would be read, too.
+BACKUPS = "var/backups/umlaan"
+KEY = "etc/ssh/umlaan_host_ed25519_key"
 
 
 @dataclass(frozen=True)
 class GuestFile:
-    """One file of the guest: its path below the root, mode, text, and how it takes effect."""
+    """One file of the guest: its path below the root, mode, text, and how it takes effect.
+
+    kind: whole (text is all of it), block (a marked block on top of a user's file) or edited (text
+    is a user's whole file, changed). apply is run in a guest that is up.
+    """
 
     path: str
     mode: int
     text: str
-    kind: Literal["whole", "block"] = "whole"
+    kind: Literal["whole", "block", "edited"] = "whole"
     apply: str = ""
 
 
@@ -42,14 +45,6 @@ class Secrets:
     authorised_key: str
     host_key: str
     host_key_public: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the root holds: {path: (mode, bytes)} of the files asked for, and which paths exist."""
-
-    files: dict[str, tuple[int, bytes]]
-    exists: frozenset[str]
 
 
 def values(lab: Lab, node: Node, interface: str, secrets: Secrets) -> dict[str, Any]:
@@ -66,13 +61,13 @@ def values(lab: Lab, node: Node, interface: str, secrets: Secrets) -> dict[str, 
             "interface": interface,
         },
         "peers": [(address, name) for name, address in lab.peers() if name != node.name],
+        "nameservers": [str(address) for address in network.nameservers],
         "hostfs": node.settings.hostfs,
         "authorised_key": secrets.authorised_key,
         "console_root": node.settings.console_root,
     }
 
 
-_KEY = "etc/ssh/umlaan_host_ed25519_key"
 _HUP = "kill -HUP $(cat /run/sshd.pid)"
 
 
@@ -83,7 +78,7 @@ def made_files(given: dict[str, Any], secrets: Secrets) -> list[GuestFile]:
         return render(f"guest/{name}.j2", **given)
 
     name = given["node"]["name"]
-    return [
+    files = [
         GuestFile("etc/inittab", 0o644, text("inittab"), apply="kill -HUP 1"),
         GuestFile("etc/umlaan/boot", 0o755, text("umlaan/boot")),
         GuestFile(
@@ -99,65 +94,13 @@ def made_files(given: dict[str, Any], secrets: Secrets) -> list[GuestFile]:
         GuestFile("etc/hosts", 0o644, text("hosts")),
         GuestFile("etc/ssh/sshd_config.d/umlaan.conf", 0o644, text("sshd_config"), apply=_HUP),
         GuestFile("etc/umlaan/authorized_keys", 0o644, text("authorized_keys")),
-        GuestFile(_KEY, 0o600, secrets.host_key, apply=_HUP),
-        GuestFile(f"{_KEY}.pub", 0o644, secrets.host_key_public),
+        GuestFile(KEY, 0o600, secrets.host_key, apply=_HUP),
+        GuestFile(f"{KEY}.pub", 0o644, secrets.host_key_public),
     ]
-
-
-def user_files(given: dict[str, Any], secrets: Secrets, exists: frozenset[str]) -> list[GuestFile]:
-    """The least that makes a user's own root a node: names, address, a way in."""
-    network = "user/interfaces" if INTERFACES in exists else "user/networkd"
-    files = [
-        GuestFile("etc/hostname", 0o644, render("guest/hostname.j2", **given)),
-        GuestFile("etc/hosts", 0o644, render("guest/user/hosts.j2", **given), "block"),
-        GuestFile("etc/umlaan/authorized_keys", 0o644, f"{secrets.authorised_key}\n"),
-        GuestFile(_KEY, 0o600, secrets.host_key),
-        GuestFile(f"{_KEY}.pub", 0o644, secrets.host_key_public),
-    ]
-    text = render(f"guest/{network}.j2", **given)
-    if INTERFACES in exists:
-        files.append(GuestFile(INTERFACES, 0o644, text, "block"))
-    else:
-        files.append(GuestFile("etc/systemd/network/05-umlaan.network", 0o644, text))
-    sshd = render("guest/user/sshd_config.j2", **given)
-    if SSHD_SNIPPETS in exists:
-        files.append(GuestFile(f"{SSHD_SNIPPETS}/umlaan.conf", 0o644, sshd))
-    else:
-        files.append(GuestFile("etc/ssh/sshd_config", 0o644, sshd, "block"))
+    if given["nameservers"]:
+        # Without any, what stands there is the user's (resolvconf, a DHCP client).
+        files.append(GuestFile("etc/resolv.conf", 0o644, text("resolv.conf")))
     return files
-
-
-PROBES = (SSHD, INTERFACES, SYSTEMD, SSHD_SNIPPETS)
-# A superset of what made_files and user_files may name: one question serves both.
-ASKED = (
-    "etc/inittab",
-    "etc/umlaan",
-    "etc/fstab",
-    "etc/hostname",
-    "etc/hosts",
-    "etc/ssh/sshd_config",
-    "etc/ssh/sshd_config.d/umlaan.conf",
-    _KEY,
-    f"{_KEY}.pub",
-    INTERFACES,
-    "etc/systemd/network/05-umlaan.network",
-)
-
-
-def with_block(before: str, block: str) -> str:
-    """The text with its marked block replaced, or put in front where there is none."""
-    whole = f"{BEGIN}\n{block.rstrip()}\n{END}\n"
-    start = before.find(BEGIN)
-    if start < 0:
-        return whole + before
-    stop = before.find(END, start)
-    # A block that lost its end is taken to be only its first line: nothing of the user's is cut.
-    rest = (
-        before[stop + len(END) :].removeprefix("\n")
-        if stop >= 0
-        else before[start:].split("\n", 1)[-1]
-    )
-    return before[:start] + whole + rest
 
 
 @dataclass(frozen=True)
@@ -170,15 +113,17 @@ class Edit:
     backup: bool
 
 
-def edits(node: Node, wanted: list[GuestFile], found: Found) -> list[Edit]:
+def edits(node: Node, wanted: list[GuestFile], found: Look) -> list[Edit]:
     """What differs, with its reason; empty where nothing does."""
     out = []
     for file in wanted:
         mode, content = found.files.get(file.path, (None, b""))
         before = content.decode(errors="surrogateescape")
-        text = with_block(before, file.text) if file.kind == "block" else file.text
+        text = file.text
+        if file.kind == "block":
+            text = blocks.with_block(before, MARK, file.text.splitlines(), on_top=True)
         # A user's file keeps its own mode; only what umlaan writes whole has one to keep.
-        same_mode = mode == file.mode or file.kind == "block"
+        same_mode = mode == file.mode or file.kind != "whole"
         if mode is not None and before == text and same_mode:
             continue
         if mode is None:
@@ -187,10 +132,15 @@ def edits(node: Node, wanted: list[GuestFile], found: Found) -> list[Edit]:
             why = f"has mode {mode:o}, not {file.mode:o}"
         else:
             why = "differs"
-        foreign = node.root.made is None and mode is not None and BEGIN not in before
+        foreign = node.root.made is None and mode is not None and "umlaan" not in file.path
         reason = f"{node.name} /{file.path}: write, it {why}"
-        out.append(Edit(file, text, reason, foreign and "umlaan" not in file.path))
+        out.append(Edit(file, text, reason, foreign))
     return out
+
+
+def size_of(changes: list[Edit]) -> int:
+    """Bytes that the new files, their parcel and the backups take at most."""
+    return sum(3 * len(edit.text.encode(errors="surrogateescape")) + 3 * 4096 for edit in changes)
 
 
 def as_tar(changes: list[Edit]) -> bytes:
@@ -206,25 +156,40 @@ def as_tar(changes: list[Edit]) -> bytes:
 
 
 PARCEL = "/var/tmp/umlaan-identity.tar"
+# On the file system of what it replaces, so that a rename is enough.
+BESIDE = "/etc/.umlaan-new"
+# Writes through a link of the user's, and keeps the first version of a file for good.
+_PLACE = """\
+place() { # path, what stands there: whole, block or edited
+    t=$(readlink -f "/$1") || t=/$1
+    mkdir -p "${t%/*}"
+    if [ "$2" != whole ] && [ -e "$t" ]; then
+        chmod --reference="$t" "$new/$1"; chown --reference="$t" "$new/$1"
+    fi
+    mv -f "$new/$1" "$t"
+}
+keep() {
+    [ -e "/$backups/$1" ] || { mkdir -p "/$backups/${1%/*}"; cp -aL "/$1" "/$backups/$1"; }
+}"""
 
 
 def install_script(changes: list[Edit]) -> str:
     """Unpack beside, keep backups, rename each into place, make it take effect if the node runs."""
     lines = [
         "set -e",
-        "new=$(mktemp -d /var/tmp/umlaan-new.XXXXXX)",
-        'trap \'rm -rf "$new" ' + PARCEL + "' EXIT",
+        f"backups={BACKUPS}",
+        f"new={BESIDE}",
+        f"trap 'rm -rf {BESIDE} {PARCEL}' EXIT",
+        "rm -rf $new",
+        "mkdir -m 700 $new",
         f'tar -xpf {PARCEL} --no-same-owner -C "$new"',
+        _PLACE,
     ]
     for edit in changes:
-        path = edit.file.path
-        folder = path.rpartition("/")[0]
-        lines.append(f"mkdir -p /{folder}")
+        path = shlex.quote(edit.file.path)
         if edit.backup:
-            lines.append(f"[ -e /{path}{BACKUP} ] || cp -a /{path} /{path}{BACKUP}")
-        if edit.file.kind == "block":
-            lines.append(f'[ ! -e /{path} ] || chmod --reference=/{path} "$new"/{path}')
-        lines.append(f'mv -f "$new"/{path} /{path}')
+            lines.append(f"keep {path}")
+        lines.append(f"place {path} {edit.file.kind}")
     lines.append("sync")
     applies = list(dict.fromkeys(edit.file.apply for edit in changes if edit.file.apply))
     if applies:

@@ -46,22 +46,44 @@ def base_reasons(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def refusal(node: Node, row: dict[str, Any]) -> str | None:
-    """Why a root that the user named cannot be used; None if it can."""
-    if node.root.device is None:
-        if row["kind"] == "other":
-            return f"{node.name}: {node.root_path} is neither a file nor a device"
-        return None
+def refusal(node: Node, row: dict[str, Any], user: str | None = None) -> str | None:
+    """Why what stands at a root's path cannot be one; None if it can, or is to be made.
+
+    user: who uses it now, where the node itself is down.
+    """
+    root = f"root: {node.root_path} of {node.name}"
+    theirs = node.root.made is None
     if row["kind"] == "missing":
-        return f"root: {node.root_path} of {node.name} is not there; umlaan never makes a device"
+        return f"{root} is not there; umlaan never makes a device" if theirs else None
     if row["kind"] == "other":
-        return f"root: {node.root_path} of {node.name} is neither a partition nor an image"
-    kind = row.get("type", "")
-    if kind not in ("ext2", "ext3", "ext4"):
+        return f"{root} is neither a partition nor an image"
+    found = row.get("file_system")
+    if found is None:
+        wrong = f"{root} holds {row.get('type') or 'no file system'}, not ext4"
+        if theirs:
+            return f"{wrong}; is it the right partition? umlaan never formats one"
+        return f"{wrong}; remove it to have it made anew"
+    if found["bytes"] > found["size"]:
         return (
-            f"root: {node.root_path} of {node.name} holds {kind or 'no file system'}, not ext4; "
-            "is it the right partition? umlaan never formats one"
+            f"{root} is cut off: its file system spans {found['bytes'] >> 20} MiB and there are "
+            f"{found['size'] >> 20} MiB; " + ("copy it anew" if theirs else "remove it")
         )
+    if not row["writable"]:
+        return f"{root} is write-protected, and a guest writes to its root"
+    if theirs and row.get("system") is False:
+        return f"{root} holds no system (no /sbin/init); is it the right partition?"
+    if user:
+        return f"{root} is in use by {user}; nothing is done to it until it is free"
+    return None
+
+
+def check_reason(node: Node, row: dict[str, Any]) -> str | None:
+    """Why e2fsck must look at a root before it is mounted; a journal is replayed by the mount."""
+    state = (row.get("file_system") or {}).get("state")
+    if state == "errors":
+        return f"{node.name}: e2fsck -p {node.root_path}, its file system has noted errors"
+    if state == "unclean":
+        return f"{node.name}: e2fsck -p {node.root_path}, it was not unmounted and has no journal"
     return None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Any
 
 Rows = dict[str, list[Any]]
+# Names the files that the tree came with; in the tree itself, so that both change in one rename.
+LIST = ".umlaan-files"
 
 
 def differing(manifest: Rows, found: Rows) -> list[str]:
@@ -19,15 +22,19 @@ def differing(manifest: Rows, found: Rows) -> list[str]:
     return sorted(bad)
 
 
-def reason(node: str, dest: str, manifest: Rows, found: Rows) -> str | None:
+def reason(
+    node: str, dest: str, manifest: Rows, found: Rows, leftovers: tuple[str, ...] = ()
+) -> str | None:
     """Why the tree is unpacked; None where it is as built."""
     bad = differing(manifest, found)
-    if not bad:
-        return None
-    if not found:
+    if bad and not found:
         return f"{node} {dest}: unpack dvs.tar.gz, the tree is missing"
-    shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    return f"{node} {dest}: unpack dvs.tar.gz, {shown} differ from what was built"
+    if bad:
+        shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        return f"{node} {dest}: unpack dvs.tar.gz, {shown} differ from what was built"
+    if leftovers:
+        return f"{node} {dest}: remove {', '.join(leftovers)}, left by a killed unpack"
+    return None
 
 
 def lack_of_space(node: str, dest: str, need: tuple[int, int], free: tuple[int, int]) -> str | None:
@@ -42,38 +49,101 @@ def lack_of_space(node: str, dest: str, need: tuple[int, int], free: tuple[int, 
     )
 
 
+def beside(dest: str) -> tuple[str, str]:
+    """(the new tree until it is whole, the old one until it is gone), beside a tree."""
+    parent, _, name = dest.rpartition("/")
+    return f"{parent}/.{name}.umlaan-new", f"{parent}/.{name}.umlaan-old"
+
+
+def listing_script(dest: str) -> str:
+    """Print the tree as one line of base64, then "left PATH" for what a killed unpack left.
+
+    Only the files that the tree came with are read: a user's received files may be large.
+    """
+    new, old = map(shlex.quote, beside(dest))
+    return f"""\
+if cd {shlex.quote(dest)} 2>/dev/null; then {{
+find . -mindepth 1 -printf '%y\\0%m\\0%P\\0%l\\0'; printf '\\0'
+if [ -f {LIST} ]; then cat {LIST}; else find . -type f -print0; fi | xargs -0 -r sha256sum -z
+}} 2>/dev/null | base64 -w0; cd /; fi; echo
+for f in {new} {old}; do [ ! -e $f ] || echo "left $f"; done"""
+
+
+def parse_listing(data: bytes) -> Rows:
+    """What listing_script found: {path: [kind, executable, hash or target]}; any names."""
+    fields = data.split(b"\0")
+    rows: Rows = {}
+    at = 0
+    while at + 3 < len(fields) and fields[at]:
+        kind, mode, name, target = fields[at : at + 4]
+        at += 4
+        path = os.fsdecode(name)
+        if kind == b"f":
+            rows[path] = ["file", bool(int(mode, 8) & 0o100), ""]
+        elif kind == b"l":
+            rows[path] = ["link", False, os.fsdecode(target)]
+        elif kind == b"d":
+            rows[path] = ["dir", False, ""]
+    for line in fields[at + 1 :]:
+        digest, _, name = line.partition(b"  ")
+        row = rows.get(os.fsdecode(name).removeprefix("./"))
+        if row is not None and row[0] == "file":
+            row[2] = digest.decode("ascii", "replace")
+    return rows
+
+
+def clean_script(dest: str) -> str:
+    """Remove what a killed unpack left beside a tree that is whole."""
+    return f"rm -rf {' '.join(map(shlex.quote, beside(dest)))}"
+
+
 def unpack_script(dest: str) -> str:
     """Replace the tree by the tarball on standard input: beside, then renamed.
 
-    Files that are of no manifest (received files, logs) are carried over; those of the last
-    manifest that are gone from this one are not. A run killed between the two renames is healed.
+    What the tree did not come with (received files, logs) is carried over as the same files, by
+    hard links; what cannot be, because the new tree has something else in its place, stays with
+    the old tree under a name that is told. A run killed between the two renames is healed.
     """
-    parent, _, name = dest.rpartition("/")
-    q = {
-        "parent": shlex.quote(parent or "/"),
-        "dest": shlex.quote(dest),
-        "new": shlex.quote(f"{parent}/.{name}.umlaan-new"),
-        "old": shlex.quote(f"{parent}/.{name}.umlaan-old"),
-        "list": shlex.quote(f"{parent}/.{name}.umlaan-list"),
-        "name": shlex.quote(name),
-    }
-    return """\
+    return _UNPACK.replace("@DEST@", shlex.quote(dest)).replace("@LIST@", LIST)
+
+
+_UNPACK = """\
 set -e
-mkdir -p {parent}
-if [ ! -e {dest} ] && [ -e {old} ]; then mv {old} {dest}; fi
-rm -rf {new} {old}
-mkdir {new}
-tar -xzf - -C {new}
-(cd {new}/{name} && find . ! -type d | LC_ALL=C sort) >{new}/list
-if [ -d {dest} ]; then
-    cp -an {dest}/. {new}/{name}/
-    if [ -e {list} ]; then
-        LC_ALL=C comm -23 {list} {new}/list | while IFS= read -r f; do rm -f {new}/{name}/"$f"; done
+export LC_ALL=C
+d=$(readlink -f @DEST@) || d=@DEST@
+p=${d%/*}
+new=$p/.${d##*/}.umlaan-new
+old=$p/.${d##*/}.umlaan-old
+mkdir -p "$p/"
+if [ ! -e "$d" ] && [ -e "$old" ]; then mv "$old" "$d"; fi
+rm -rf "$new" "$old"
+mkdir -p "$new/in"
+trap 'rm -rf "$new"' EXIT
+if ! tar -xzf - --no-same-owner -C "$new/in"; then
+    echo "umlaan: not unpacked; free now: $(df -h --output=avail,iavail "$new" | tail -n 1)" >&2
+    exit 1
+fi
+for top in "$new"/in/*; do :; done
+cd "$top"
+entries() { find . -mindepth 1 \\( ! -type d -o -empty \\) -print0; }
+entries | sort -z >"$new/list"
+mv "$new/list" @LIST@
+if [ -d "$d" ]; then
+    cd "$d"
+    { cat "$top/@LIST@"; printf './@LIST@\\0'; cat @LIST@ 2>/dev/null || true; } |
+        sort -z -u >"$new/ours"
+    entries | sort -z | comm -z -23 - "$new/ours" >"$new/theirs"
+    if ! xargs -0 -r cp -a --link --parents -t "$top" <"$new/theirs"; then
+        old=$d.umlaan-kept-$(date +%Y%m%d-%H%M%S)
+        echo "umlaan: not all files could be carried over; the old tree stands at $old"
     fi
+    cd "$p/"
+elif [ -e "$d" ]; then
+    old=$d.umlaan-kept-$(date +%Y%m%d-%H%M%S)
+    echo "umlaan: $d was no directory; it stands at $old now"
 fi
 sync
-[ ! -e {dest} ] || mv {dest} {old}
-mv {new}/{name} {dest}
-mv {new}/list {list}
-rm -rf {new} {old}
-sync""".format(**q)
+[ ! -e "$d" ] || mv "$d" "$old"
+mv "$top" "$d"
+case $old in *.umlaan-old) rm -rf "$old";; esac
+sync"""
