@@ -47,3 +47,9 @@ $(VENV)/.test-ready: $(VENV)/.ready pyproject.toml
 
 clean:
 	rm -rf $(VENV)
+
+# node0 as a whole machine in QEMU, without acceleration: its kernel, modules, reboots.
+test-vm: $(VENV)/.test-ready
+	@./bin/test-tools qemu-system-x86 qemu-utils fdisk grub-pc-bin grub-common ccache bc bison flex \
+	    libelf-dev libssl-dev kmod cpio rsync perl xz-utils
+	@$(PY) -m pytest -q -s --timeout=3600 --durations=10 tests/vm

@@ -5,7 +5,6 @@ Its user network is closed (restrict=on): nothing leaves it but the answers to t
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -14,19 +13,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.vm import image
-from umlaan.agent import root as agent_root
-from umlaan.model.base import size_bytes
-from umlaan.model.root import MadeRoot
+from tests.vm import guestroot, image
 
-DATA_MIB = 3072
+DATA_MIB = 1280
 DATA_TABLE = """label: dos
 start=2048, size=64MiB, type=83
 type=5
 size=64MiB, type=83
 type=83
 """
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
@@ -42,20 +37,6 @@ def last_partition(disk: Path) -> tuple[int, int]:
     lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
     start, sectors = lines[-1].split()[-2:]
     return int(start), int(sectors)
-
-
-def guest_root() -> Path:
-    """An ext4 image with a Debian for a UML guest, as umlaan makes it, from its own cache."""
-    made = MadeRoot().model_dump() | {"packages": []}
-    made["bytes"] = size_bytes(made.pop("size"))
-    spec = {
-        "cache": str(Path.home() / ".cache/umlaan"),
-        "nodes": {"x": {"path": "/x", "made": made}},
-    }
-    words = [sys.executable, "-S", "-m", "umlaan.agent", "root", "base", json.dumps(spec)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run(words, check=True, env=environment, stdin=subprocess.DEVNULL)
-    return Path(agent_root.base_path(spec, made)) / "root.ext4"
 
 
 def data_disk(path: Path, root: Path) -> None:
@@ -93,7 +74,7 @@ class Machine:
         base = image.image()
         words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base)]
         subprocess.run([*words, str(self.folder / "sda.qcow2")], check=True)
-        data_disk(self.folder / "sdb.raw", guest_root())
+        data_disk(self.folder / "sdb.raw", guestroot.root())
 
     def command(self) -> list[str]:
         disks = (("sda", "sda.qcow2", "qcow2"), ("sdb", "sdb.raw", "raw"))

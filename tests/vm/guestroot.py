@@ -1,0 +1,85 @@
+"""A root as a user of the procedure has one on /dev/sdb6: a Debian of their own, with sshd.
+
+Its init is busybox's, because everything in the machine runs without acceleration, and a UML in it
+twice so. Its network is ifupdown's, its address not that of any node yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.vm.image import CACHE, SUITE
+
+MIB = 1024
+UUID = "b7a0c3de-5f1e-4d0c-8f52-6c1b8d2e9f06"
+PACKAGES = ("openssh-server", "iproute2", "iputils-ping", "ifupdown", "busybox", "procps")
+INITTAB = """::sysinit:/etc/rc.start
+::respawn:/usr/sbin/sshd -D
+::respawn:/bin/busybox getty -n -l /bin/sh 38400 tty0
+::ctrlaltdel:/bin/busybox poweroff
+::shutdown:/etc/rc.stop
+"""
+START = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /run
+mkdir -p /run/sshd /run/network
+mount -o remount,rw /
+hostname "$(cat /etc/hostname)"
+ifup -a
+"""
+STOP = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+sync
+mount -o remount,ro /
+"""
+INTERFACES = """# Mine, not umlaan's.
+auto lo
+iface lo inet loopback
+"""
+
+
+def root() -> Path:
+    """The image, from the cache or made now (a minute)."""
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    path = CACHE / f"guest-{digest}.ext4"
+    if path.exists():
+        return path
+    for old in CACHE.glob("guest-*"):
+        old.unlink()
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="tree-") as folder:
+        os.chmod(folder, 0o755)
+        tree = Path(folder)
+        words = ["nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase"]
+        words += ["--skip=output/dev", f"--include={','.join(PACKAGES)}"]
+        for name in ("doc", "man", "locale", "info"):
+            words.append(f"--dpkgopt=path-exclude=/usr/share/{name}/*")
+        subprocess.run([*words, SUITE, folder], check=True, stdin=subprocess.DEVNULL)
+        for name, text, mode in (
+            ("etc/hostname", "mine\n", 0o644),
+            ("etc/hosts", "127.0.0.1 localhost\n", 0o644),
+            ("etc/fstab", "/dev/ubda / ext4 defaults 0 1\n", 0o644),
+            ("etc/network/interfaces", INTERFACES, 0o644),
+            ("etc/inittab", INITTAB, 0o644),
+            ("etc/rc.start", START, 0o755),
+            ("etc/rc.stop", STOP, 0o755),
+            ("root/a-file-of-mine", "keep this\n", 0o600),
+        ):
+            (tree / name).write_text(text)
+            (tree / name).chmod(mode)
+        init = tree / "sbin/init"
+        init.unlink(missing_ok=True)
+        init.symlink_to("/bin/busybox")
+        beside = path.with_suffix(".new")
+        beside.unlink(missing_ok=True)
+        words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", UUID, "-L", "mine", "-d", folder]
+        subprocess.run([*words, str(beside), f"{MIB}M"], check=True)
+    beside.rename(path)
+    return path

@@ -1,0 +1,207 @@
+"""node0 is a whole machine: its kernel built elsewhere, tried once, confirmed; a panic survived.
+
+The tests of this file are one story in order, on one machine; each run of pyinfra is a user's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.vm.machine import Machine
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAST = re.compile(
+    r"^umlaan: changed=(\d+) operations=\d+ failed=(\d+) seconds=[\d.]+ verdict=(\w+)$"
+)
+STORY = """from pyinfra.context import host
+from tasks import host_kernel
+from umlaan.inventory import is_lab_host
+from umlaan.run import begin
+
+begin()
+if is_lab_host(host):
+    host_kernel.converge()
+host_kernel.verdict()
+"""
+DATA = {
+    "lab": "vm",
+    "reboot": "never",
+    "host_kernel": {
+        "source": "package:linux-source-6.1",
+        "arch": "x86_64",
+        "fragments": ["templates/kernel/host-small.config"],
+    },
+    "host_boot": {"checks": ["test -d /sys/class/net/eth0", "modprobe tun"]},
+    "host_modules": [
+        {
+            "name": "small",
+            "source": "examples/small-module",
+            "tests": ["insmod {ko} says=hello", "grep -q hello /proc/small", "rmmod small"],
+        }
+    ],
+    "dvs": None,
+}
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes a disk image: needs root"),
+    pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86"),
+    pytest.mark.timeout(3600),
+]
+
+
+@dataclass
+class Result:
+    """One run: what it printed, and its last line."""
+
+    code: int
+    output: str
+    changed: int
+    failed: int
+    verdict: str
+
+
+class Lab:
+    """A folder with inventory and data, and the machine that it names."""
+
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self.folder, self.machine, self.data = folder, machine, dict(DATA)
+        (folder / "group_data").mkdir(parents=True)
+        for name in ("templates", "examples", "tasks"):
+            (folder / name).symlink_to(REPOSITORY / name)
+        (folder / "host_kernel_only.py").write_text(STORY)
+        (folder / "deploy.py").symlink_to(REPOSITORY / "deploy.py")
+
+    def write(self, *nodes: str) -> None:
+        reach = {
+            "ssh_port": self.machine.port,
+            "ssh_user": "root",
+            "ssh_key": str(self.machine.key),
+            "ssh_strict_host_key_checking": "off",
+            "ssh_known_hosts_file": "/dev/null",
+        }
+        lines = [f"node0 = [('127.0.0.1', {reach!r})]", f"uml = {list(nodes)!r}"]
+        lines.append("builder = ['@local']")
+        (self.folder / "inventory.py").write_text("\n".join(lines) + "\n")
+        rows = [f"{name} = {value!r}" for name, value in self.data.items()]
+        (self.folder / "group_data/all.py").write_text("\n".join(rows) + "\n")
+
+    def run(self, story: str, *nodes: str, timeout: float = 2400) -> Result:
+        self.write(*nodes)
+        started = time.monotonic()
+        words = [str(Path(sys.executable).parent / "pyinfra"), "-y", "inventory.py", story]
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYINFRA_PROGRESS": "off"},
+        )
+        print(done.stdout)
+        print(f"--- {story}: {time.monotonic() - started:.0f} s")
+        lines = done.stdout.rstrip().splitlines()
+        match = LAST.match(lines[-1]) if lines else None
+        assert match, done.stdout[-3000:]
+        return Result(done.returncode, done.stdout, int(match[1]), int(match[2]), match[3])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("vm")
+    machine = Machine(folder / "machine")
+    machine.create()
+    try:
+        print(f"first boot: {machine.first_boot():.0f} s")
+        yield Lab(folder / "lab", machine)
+    finally:
+        print(machine.tail(5))
+        machine.kill()
+
+
+HOST = "host_kernel_only.py"
+
+
+def test_never_builds_installs_arms_and_says_that_a_reboot_is_needed(lab: Lab) -> None:
+    old = lab.machine.out("uname -r")
+    result = lab.run(HOST)
+    assert result.failed == 0, result.output[-3000:]
+    assert re.search(rf"running {re.escape(old)}, wanted \S+: reboot needed", result.output)
+    assert "its tests wait for a reboot" in result.output
+    assert lab.machine.out("uname -r") == old
+    again = lab.run(HOST)
+    assert (again.changed, again.failed) == (0, 0), again.output[-3000:]
+    assert "reboot needed (the next boot tries it once)" in again.output
+
+
+def test_when_needed_it_is_booted_once_through_grub_checked_and_confirmed(lab: Lab) -> None:
+    before = lab.machine.boot_id()
+    lab.data["reboot"] = "when_needed"
+    result = lab.run(HOST)
+    assert result.failed == 0, result.output[-3000:]
+    assert "host kernel: runs, passed its checks, confirmed" in result.output
+    assert lab.machine.boot_id() != before
+    release = lab.machine.out("uname -r")
+    assert release.startswith("6.1.") and "-umlaan-" in release
+    entry = re.search(r"umlaan\.entry=(\S+)", lab.machine.out("cat /proc/cmdline"))
+    assert entry
+    assert f"saved_entry={entry[1]}" in lab.machine.out("grub-editenv list").splitlines()
+    # The module was built for it, tested on it and put in its place, in the same run.
+    assert lab.machine.out("modinfo -F vermagic small").split()[0] == release
+    assert lab.machine.out("modprobe small says=there && cat /proc/small && rmmod small") == "there"
+    again = lab.run(HOST)
+    assert (again.changed, again.failed) == (0, 0), again.output[-3000:]
+
+
+def test_its_next_boot_by_itself_is_the_confirmed_one(lab: Lab) -> None:
+    release, before = lab.machine.out("uname -r"), lab.machine.boot_id()
+    lab.machine.kill()
+    lab.machine.start()
+    lab.machine.wait(other_than=before)
+    assert lab.machine.out("uname -r") == release
+
+
+def test_a_kernel_that_panics_ends_with_the_old_one_running_and_said(lab: Lab) -> None:
+    kept = dict(lab.data)
+    good = lab.machine.out("grub-editenv list")
+    lab.data["host_boot"] = {"parameters": ["init=/nonexistent"], "initramfs": False}
+    result = lab.run(HOST)
+    assert result.verdict == "failed" and result.failed == 1 and result.code != 0
+    assert re.search(r"\S+ did not come up when tried: the machine came back", result.output)
+    assert "Kernel panic - not syncing: Requested init" in lab.machine.serial.read_text("latin1")
+    assert good.splitlines()[0] in lab.machine.out("grub-editenv list").splitlines()
+    before = lab.machine.boot_id()
+    again = lab.run(HOST)
+    assert again.changed == 0 and again.failed == 1, again.output[-3000:]
+    assert lab.machine.boot_id() == before, "it was tried a second time"
+    lab.data = kept
+    back = lab.run(HOST)
+    assert (back.changed, back.failed) == (0, 0), back.output[-3000:]
+
+
+def test_a_check_that_fails_is_not_confirmed(lab: Lab) -> None:
+    kept = dict(lab.data)
+    saved = lab.machine.out("grub-editenv list").splitlines()[0]
+    lab.data["host_boot"] = {"parameters": ["quiet"], "checks": ["echo no such disk; exit 3"]}
+    result = lab.run(HOST)
+    assert result.failed == 1
+    assert "did not pass its checks: echo no such disk; exit 3: exit code 3" in result.output
+    assert saved in lab.machine.out("grub-editenv list").splitlines()
+    before = lab.machine.boot_id()
+    lab.machine.kill()
+    lab.machine.start()
+    lab.machine.wait(other_than=before)
+    assert "quiet" not in lab.machine.out("cat /proc/cmdline").split()
+    lab.data = kept
