@@ -1,0 +1,64 @@
+"""The page's own values: host kernel, br0 on the host itself, root /dev/sdb6, mem=1024M, dcid=0.
+
+Laid over the repository's group_data/all.py. /dev/sdb6 is never formatted and never repartitioned.
+"""
+
+import runpy
+from pathlib import Path
+
+# What is the same in a lab of UML nodes alone: sources, build root, the DVS's build.
+_same = runpy.run_path(str(Path(__file__).resolve().parents[2] / "dvs/group_data/all.py"))
+
+lab = "uml-as-a-node"
+host_dvk = True
+# The kernel is tried once and kept only if it proves itself; "when_needed" also reboots.
+reboot = "never"
+
+network = {
+    "namespace": None,
+    "bridge": "br0",
+    "address": "192.168.1.10/24",
+    "tap": "HTAP",
+}
+
+kernel = _same["kernel"]
+
+host_kernel = {
+    **_same["kernel"],
+    "arch": "i386",
+    "base": "/usr/src/dvs/kernel/UMLaaN/UMLaaN-host.config",
+    "options": {},
+    "modules": True,
+    "install": True,
+}
+host_boot = {
+    # The page names the host's card eth0; dc_init's memory limit wants cgroup v1.
+    "parameters": ["net.ifnames=0", "systemd.unified_cgroup_hierarchy=0"],
+}
+host_modules = [
+    {
+        "name": "dvk",
+        "source": "kernel:ipc/dvk-mod",
+        "variables": {"KERNELDIR": "{kernel}", "ARCH": "i386"},
+        "places": ["/lib/modules/{release}/extra/{file}", "{dvs}/dvk-mod/{file}"],
+    }
+]
+
+_LOADED = (
+    "{{ test -e /dev/dvk || mknod /dev/dvk c 33 0; }} && {{ test -d /sys/module/dvk || "
+    "insmod ../dvk-mod/dvk.ko dvk_major=33 dvk_minor=0 dvk_nr_devs=1 dbglvl={debug}; }}"
+)
+dvs = {
+    **_same["dvs"],
+    "programs": {
+        **_same["dvs"]["programs"],
+        "init": _LOADED + " && ./test_dvs_init -n {node} -D {debug} -C {cluster}",
+    },
+}
+
+measure = _same["measure"]
+root = {"device": "/dev/sdb6"}
+node = {"mem": "1024M", "dcid": 0}
+
+# pyinfra would take it for data.
+del _same

@@ -1,0 +1,92 @@
+"""A lab whose user has the DVS at /usr/src/dvs and Linux 4.9.88 at /usr/src/linux.
+
+Laid over the repository's group_data/all.py. Neither tree is written to. Paths of your own, and
+patches that your copy needs, go here or into --data ("kernel.patches=…").
+"""
+
+_DVS = "/usr/src/dvs"
+
+# 4.9's UML and the DVS's IPC variant are 32-bit: compiled in a build root, with a root to match.
+_BUILD_ROOT = {
+    "suite": "bullseye",
+    "arch": "i386",
+    "mirror": "http://deb.debian.org/debian",
+    "packages": ["python2-minimal", "libncurses-dev", "liblz4-dev", "file", "cpio"],
+}
+
+lab = "dvs"
+host_dvk = False
+
+kernel = {
+    "source": "/usr/src/linux",
+    # In order. The second holds what the overlay needs and no longer carries itself
+    # (ipc/dvk_ipc.h, ipc/dvk_decode.c: they stand in linux-5.10.94/ipc today).
+    "overlays": [f"{_DVS}/linux-4.9.88"],
+    "patches": [],
+    "beside": {"/usr/src/dvs": _DVS},
+    "subarch": "i386",
+    "base": f"{_DVS}/kernel/UMLaaN/UMLaaN-guest.config",
+    "fragments": [],
+    # The configuration is older than the overlay, whose CONFIG_DVS is another kind of kernel.
+    "options": {"STATIC_LINK": "y", "DVS": "n"},
+    "toolchain": _BUILD_ROOT,
+}
+
+_LIBRARY = {"ioctl": "stub_dvkcall.o", "ipc": "libdvkipc.so"}
+
+
+def _step(folder: str, before: str = "") -> dict[str, object]:
+    """One make; which library a program uses is LIBS, by a path relative to its folder."""
+    up = "../" * (folder.count("/") + 1)
+    libs = {v: {"LIBS": f"{before}{up}dvk-lib/{name}"} for v, name in _LIBRARY.items()}
+    return {"dir": folder, **libs}
+
+
+dvs = {
+    "source": _DVS,
+    "exclude": [".git", "linux-4.9.88", "linux-5.10.94", "doc", "vos"],
+    "bits": 32,
+    "toolchain": _BUILD_ROOT,
+    "steps": [
+        {
+            "dir": ".",
+            "command": "mkdir -p lz4-1.8.2/lib && cd lz4-1.8.2/lib && "
+            "ar x /usr/lib/i386-linux-gnu/liblz4.a",
+        },
+        {"dir": "lib/config"},
+        {"dir": "dvk-lib"},
+        _step("dvk-tests"),
+        _step("dvk-proxies", "/usr/src/dvs/lib/config/libconfig.so "),
+        _step("dvk-proxies/test"),
+        _step("dvk-proxies/test/m3ftp"),
+    ],
+    "cluster": "TEST_CLUSTER",
+    "programs": {
+        "guest_init": "./test_dvs_init -u -n {node} -D {debug} -C {cluster}",
+        # Its test_dc_init makes a DC, but neither a PID namespace nor a DC file.
+        "dc_file": None,
+        # A bound proxy of the real DVS cannot be ended: docs/dvs.md.
+        "proxy_restart": "node",
+        "connect_timeout": 90,
+    },
+}
+
+measure = {
+    "buffers": ["1M"],
+    "programs": {
+        # Compiled in: the server on node0, the client on node1.
+        "loop_nodes": [0, 1],
+        "environment": {},
+        "buffer": "sed -n 's/^max_copylen=//p' {state}/info",
+    },
+}
+
+root = {
+    "made": {
+        "suite": "bullseye",
+        "arch": "i386",
+        "mirror": "http://deb.debian.org/debian",
+        "size": "1G",
+    }
+}
+node = {"mem": "256M"}
