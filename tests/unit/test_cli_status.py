@@ -84,7 +84,8 @@ def report(lab: Lab, look: dict[str, Any], found: Found | None = None) -> Status
     found = found or Found("here")
     hosts = [plan.host_output(lab, lab.hosts[0], found, look)]
     nodes = [plan.node_output(lab, node, found, look) for node in lab.nodes]
-    return plan.status(lab, hosts, nodes, "2026-01-01T00:00:00+00:00")
+    tables = plan.heard(lab, lab.hosts[0], look)
+    return plan.status(lab, hosts, nodes, tables, "2026-01-01T00:00:00+00:00")
 
 
 def test_a_node_as_declared() -> None:
@@ -94,10 +95,11 @@ def test_a_node_as_declared() -> None:
     assert (node.kernel.release, node.kernel.sha256) == ("6.1.7", SHA)
     assert node.dvs is not None
     assert (node.dvs.state, node.guest, node.memory_bytes) == ("as built", "answered", 45_000_000)
-    # The tap is not in the empty network that was found: that alone is drift.
+    # The tap is not in the empty network that was found, nor are tables in the guest.
     assert {line.split(":")[0] for line in node.drift} == {
         "tap HTAP",
         "route to node1 (192.168.1.101)",
+        "node1",
     }
 
 
@@ -156,6 +158,26 @@ def test_proxies_of_both_sides() -> None:
     assert (theirs.remote, theirs.proxy_flags, theirs.joined) == (1, None, False)
 
 
+INFO = "name=DVS\nnodeid=1\n"
+
+
+def test_a_side_without_its_dvs_or_a_proxy_is_drift() -> None:
+    """The report must not say converged of nodes that are up and not joined."""
+    lab = lab_of(2)
+    whole = {"info": INFO, "nodes": NODES, "proxies/info": PROXIES}
+    alone = {"info": INFO, "nodes": NODES, "proxies/info": PROXIES.replace(" 7 ", " 3 ")}
+    everyone = {0, 1, 2}
+    assert plan.dvs_drift(lab, {1: whole}, {0, 1}) == {1: []}
+    (line,) = plan.dvs_drift(lab, {1: alone}, {0, 1})[1]
+    assert line.startswith("node1: not joined with node0, its proxy ")
+    assert "node1: not joined with node2" in plan.dvs_drift(lab, {1: whole}, everyone)[1][0]
+    (line,) = plan.dvs_drift(lab, {2: {}}, everyone)[2]
+    assert line == "node2: its DVS is not initialised, /proc/dvs/info is not there"
+    # What was not heard, or is not up, has no word in it.
+    assert plan.dvs_drift(lab, {1: {}}, {0, 2}) == {}
+    assert plan.dvs_drift(lab_of(dvs=None), {0: {}, 1: {}}, everyone) == {}
+
+
 def test_links_are_the_labs_own_in_order() -> None:
     lab = lab_of(2)
     mark = "umlaan:umlaan"
@@ -181,8 +203,8 @@ def test_a_plan_of_everything_counts_as_drift() -> None:
     change = ChangeOutput(host="@local", operation="DVS | built", reason="DVS ipc: rebuild")
     assert found.drift() == []
     assert found.model_copy(update={"changes": (change,)}).drift() == ["DVS ipc: rebuild"]
-    assert plan.status(lab_of(), [], [], "now", (change,)).verdict == "drifted"
-    assert plan.status(lab_of(), [], [], "now", ()).compared == "everything"
+    assert plan.status(lab_of(), [], [], {}, "now", (change,)).verdict == "drifted"
+    assert plan.status(lab_of(), [], [], {}, "now", ()).compared == "everything"
 
 
 def test_the_report_for_a_person() -> None:

@@ -35,17 +35,19 @@ def read(session: Session, patience: float, planning: DryRun | None = None) -> S
     """One look at all lab hosts; guests get patience seconds. A planning run is waited for."""
     lab = session.lab
     hosts, nodes = [], []
+    tables: dict[int, dict[str, str]] = {}
     for host in lab.hosts:
         live = session.ask_agent(host.name, Live, plan.question(lab, host, patience))
         mine = lab.nodes_on(host.name)
         wanted = wanted_of(host, mine, lab.peers())
         found = session.reading(host.name, partial(found_network, wanted=wanted))
         hosts.append(plan.host_output(lab, host, found, live))
+        tables |= plan.heard(lab, host, live)
         nodes += [plan.node_output(lab, node, found, live) for node in mine]
     nodes.sort(key=lambda node: node.number)
     at = datetime.now().astimezone().isoformat("T", "seconds")
     changes = planning.result().changes if planning else None
-    return plan.status(lab, hosts, nodes, at, changes)
+    return plan.status(lab, hosts, nodes, tables, at, changes)
 
 
 def command(
@@ -74,6 +76,9 @@ def command(
         session = open_session(choice)
         spent = proc.age(proc.process(os.getpid()).start)  # type: ignore[union-attr]
         found = read(session, max(GUESTS_S, WHOLE_S - MARGIN_S - spent))
+        if any(node.guest == "late" for node in found.nodes):
+            # A busy machine: a true answer is worth more than a fast one.
+            found = read(session, PATIENT_S)
     if json:
         print(found.model_dump_json(indent=1))
     else:
@@ -185,7 +190,7 @@ def _hosts(found: StatusOutput) -> list[str]:
 def _next(found: StatusOutput) -> None:
     late = [node.name for node in found.nodes if node.guest == "late"]
     if late:
-        hint(f"{', '.join(late)} did not answer in time: ask again, or umlaan status --drift waits")
+        hint(f"{', '.join(late)} did not answer in {PATIENT_S:.0f} s, so its guest is not in here")
     if found.verdict == "drifted":
         silent = [node.name for node in found.nodes if node.state == "unreachable"]
         if silent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from umlaan.agent import dvstables
 from umlaan.model.host import LabHost
@@ -21,6 +21,7 @@ from umlaan.model.outputs import (
 )
 from umlaan.plan import node as node_plan
 from umlaan.plan.access import ssh_words
+from umlaan.plan.dvssides import sides
 from umlaan.plan.network import shared_changes, tap_changes
 from umlaan.plan.network_files import boot_changes, hosts_changes, keep_off_changes
 from umlaan.plan.network_refusals import refusals, tap_refusals
@@ -246,14 +247,50 @@ def _tree_drift(node: Node, tree: DvsOutput | None) -> list[str]:
     return [f"{node.name} {tree.path}: {shown} differ from what was built"]
 
 
+def heard(lab: Lab, host: LabHost, live: Row) -> dict[int, dict[str, str]]:
+    """{node number: its DVS tables} of every side of a lab host that was heard."""
+    found = {host.number: live["tables"]} if host.number is not None else {}
+    for node in lab.nodes_on(host.name):
+        view = live["guests"].get(node.name)
+        if view and view["heard"] == "answered":
+            found[node.number] = view["tables"]
+    return found
+
+
+def dvs_drift(lab: Lab, tables: dict[int, dict[str, str]], up: set[int]) -> dict[int, list[str]]:
+    """Of each side that was heard: is its DVS there, and is it joined with each peer that is up?"""
+    out: dict[int, list[str]] = {}
+    for number, side in sides(lab).items():
+        if number not in tables or number not in up:
+            continue
+        files, name = tables[number], side["name"]
+        if "nodeid" not in dvstables.info(files.get("info", "")):
+            out[number] = [f"{name}: its DVS is not initialised, {side['state']}/info is not there"]
+            continue
+        out[number] = [
+            f"{name}: not joined with {peer['name']}, {'; '.join(reasons)}"
+            for peer in side["peers"]
+            if peer["number"] in up
+            and (reasons := dvstables.unjoined(files, peer["number"], peer["dcids"]))
+        ]
+    return out
+
+
 def status(
     lab: Lab,
     hosts: list[HostOutput],
     nodes: list[NodeOutput],
+    tables: dict[int, dict[str, str]],
     at: str,
     changes: tuple[ChangeOutput, ...] | None = None,
 ) -> StatusOutput:
     """The whole report; changes are what a plan of everything found, None if none was made."""
+    numbers = {host.name: host.number for host in lab.hosts}
+    up = {node.number for node in nodes if node.state == "up"}
+    up |= {number for number in numbers.values() if number is not None}
+    said = dvs_drift(lab, tables, up)
+    hosts = [_with(host, said.get(_number(numbers[host.name]), [])) for host in hosts]
+    nodes = [_with(node, said.get(node.number, [])) for node in nodes]
     found = StatusOutput(
         lab=lab.name,
         verdict="converged",
@@ -266,3 +303,15 @@ def status(
     if found.drift() or any(node.state != "up" for node in nodes):
         return found.model_copy(update={"verdict": "drifted"})
     return found
+
+
+Part = TypeVar("Part", HostOutput, NodeOutput)
+
+
+def _number(number: int | None) -> int:
+    # A lab host that is no node of the DVS has no drift there.
+    return -1 if number is None else number
+
+
+def _with(part: Part, lines: list[str]) -> Part:
+    return part.model_copy(update={"drift": (*part.drift, *lines)}) if lines else part
