@@ -109,7 +109,8 @@ def environ(state: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def bench(trees, tmp_path):
+def bench(trees, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     peers = {}
     for number, tree in trees.items():
         end = End(
@@ -128,7 +129,7 @@ def bench(trees, tmp_path):
     clean(made)
     for number, tree in trees.items():
         assert bound(tree) == [], f"node{number} has endpoints left bound"
-    assert not list(Path("/tmp").glob("umlaan-measure.*"))
+    assert not list(tmp_path.glob("umlaan-measure.*"))
     for tree in trees.values():
         assert not list(Path(tree.dest).glob("dvk-proxies/test/m3ftp/umlaan-*"))
 

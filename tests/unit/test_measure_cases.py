@@ -52,6 +52,10 @@ def test_loop_programs_with_fixed_nodes_run_only_that_way():
     assert [(c.server.number, c.client.number) for c in of(planned, "message")] == [(0, 1)]
     assert len(of(planned, "ping")) == 2
     assert "compiled for server node0, client node1" in planned.left_out[0]
+    both = MeasurePrograms(loop_nodes=((0, 1), (1, 0)))
+    planned = plan([HOST, ONE, TWO], Measure(tests=("message",), programs=both))
+    assert [(c.server.number, c.client.number) for c in planned.cases] == [(0, 1), (1, 0)]
+    assert len(planned.left_out) == 4
 
 
 @pytest.mark.parametrize("nodes", [[], [HOST], [ONE, ONE]])

@@ -110,6 +110,19 @@ def test_the_sample_trees_environment_is_set_where_it_means_something():
     assert "DVS_RMTNODE=1" in get.at_server.program("d", "./m3ftpd")
 
 
+def test_loop_programs_may_stand_in_a_folder_a_pair():
+    made = bench(Measure(programs=MeasurePrograms(loop_dir="t-{server}-{client}", environment={})))
+    turned = Pair.of(made, case("message", GUEST, HOST, count=1, children=1))
+    command = turned.at_server.program("t-{server}-{client}", "./loop_r-s_server 1 1")
+    assert command == "cd /usr/src/dvs/t-1-0 && ./loop_r-s_server 1 1"
+
+
+def test_a_loop_server_is_ready_when_all_its_endpoints_are_bound():
+    pair = Pair.of(bench(), case("message", count=1, children=1))
+    parts = pair.at_server.ready().split(" && ")
+    assert [part.split()[2] for part in parts] == ["e=0", "e=2"]
+
+
 def test_every_endpoint_that_the_loops_bind_is_known():
     found = Endpoints.of(case("message", count=1, children=2), Measure())
     assert (found.server_all, found.client_all) == ((0, 2, 4), (1, 3, 5))

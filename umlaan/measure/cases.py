@@ -74,9 +74,11 @@ def plan(nodes: Iterable[Place], measure: Measure) -> Plan:
 
 
 def _impossible(test: TestName, server: Place, client: Place, measure: Measure) -> str | None:
-    fixed = measure.programs.loop_nodes
-    if test in ("message", "copy") and fixed and fixed != (server.number, client.number):
-        return f"the loop programs are compiled for server node{fixed[0]}, client node{fixed[1]}"
+    built = measure.programs.loop_nodes
+    here = (server.number, client.number)
+    if test in ("message", "copy") and built is not None and here not in built:
+        known = " or ".join(f"server node{a}, client node{b}" for a, b in built)
+        return f"the loop programs are compiled for {known or 'no pair'}"
     if test.startswith("scp"):
         if server.place == "host":
             return "the lab host offers its nodes no ssh server"

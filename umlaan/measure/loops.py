@@ -6,29 +6,39 @@ from umlaan.measure import outputs
 from umlaan.measure.bench import Bench, CaseFailed, Pair
 from umlaan.measure.cases import Case
 from umlaan.measure.sides import Done, SideError
-from umlaan.measure.steps import judge, possible, run_client, servers_words, start_server, unbind
+from umlaan.measure.steps import (
+    explained,
+    judge,
+    possible,
+    run_client,
+    servers_words,
+    start_server,
+    unbind,
+)
 
 
 def message(bench: Bench, case: Case, pair: Pair) -> float:
     """ms an exchange of one repeat, from loop_r-s_server. CaseFailed, NotAFigure."""
     programs, p = bench.measure.programs, case.parameters
-    text, client = _loop(bench, pair, programs.message_server, programs.message_client)
-    found = outputs.message_loop(text, (p.count or 1) * (p.children or 1))
-    possible(found.seconds, client)
+    server, client = _loop(bench, pair, programs.message_server, programs.message_client)
+    with explained((pair.server, server), (pair.client, client)):
+        found = outputs.message_loop(server.output, (p.count or 1) * (p.children or 1))
+        possible(found.seconds, client)
     return found.ms
 
 
 def copy(bench: Bench, case: Case, pair: Pair) -> float:
     """MB/s of one repeat, from loop_copy_server. CaseFailed, NotAFigure."""
     programs, p = bench.measure.programs, case.parameters
-    text, client = _loop(bench, pair, programs.copy_server, programs.copy_client)
-    found = outputs.copy_loop(text, p.size or 1, p.count or 1, p.children or 1)
-    possible(found.seconds, client)
+    server, client = _loop(bench, pair, programs.copy_server, programs.copy_client)
+    with explained((pair.server, server), (pair.client, client)):
+        found = outputs.copy_loop(server.output, p.size or 1, p.count or 1, p.children or 1)
+        possible(found.seconds, client)
     return found.mb_s
 
 
-def _loop(bench: Bench, pair: Pair, serve: str, ask: str) -> tuple[str, Done]:
-    """What the server printed, and how its client ended. The programs bind for themselves."""
+def _loop(bench: Bench, pair: Pair, serve: str, ask: str) -> tuple[Done, Done]:
+    """How server and client ended. The programs bind for themselves."""
     folder, server = bench.measure.programs.loop_dir, pair.server
     handle = start_server(bench, pair, folder, serve, bench.measure.timeout + 60)
     # Once its client has all its answers, a server has only its own end left to do.
@@ -42,11 +52,11 @@ def _loop(bench: Bench, pair: Pair, serve: str, ask: str) -> tuple[str, Done]:
     else:
         fault = None
     finally:
-        result = server.side.finish(handle, patience)
+        result = server.side.finish(handle, patience, bench.measure.stop_timeout)
     try:
         if fault is None:
             judge(server, "server", result)
-            return result.output, done
+            return result, done
     except CaseFailed as error:
         fault = error
     words = servers_words(server, result, str(fault))

@@ -81,6 +81,8 @@ class Commands:
             "dest": self.tree.dest,
             "state": self.tree.state,
             "run": self.tree.run,
+            "server": case.server.number,
+            "client": case.client.number,
             "cluster": self.dvs.cluster,
             "debug": self.dvs.debug,
             "node": ours.number,
@@ -118,12 +120,17 @@ class Commands:
         return out
 
     def folder(self, folder: str) -> str:
-        """A folder of the tree on this side."""
-        return f"{self.tree.dest}/{folder}"
+        """A folder of the tree on this side; {server} and {client} in it are node numbers."""
+        case = self.case
+        named = folder.format(server=case.server.number, client=case.client.number)
+        return f"{self.tree.dest}/{named}"
 
     def ready(self) -> str:
-        """Exits 0 once the server's endpoint is bound here."""
-        return self.measure.programs.ready.format(**self.names())
+        """Exits 0 once every endpoint of the server is bound here."""
+        return " && ".join(
+            self.measure.programs.ready.format(**self.names(server_ep=endpoint))
+            for endpoint in self.endpoints.server_all
+        )
 
     def bind(self) -> str:
         """test_rmtbind of the other side's endpoint."""

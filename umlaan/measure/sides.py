@@ -82,10 +82,11 @@ class Side(Protocol):
         """Until ready exits 0: code 0 and then's output; 3 if the program ended before, 4 late."""
         ...
 
-    def finish(self, handle: Handle, timeout: float) -> Done:
+    def finish(self, handle: Handle, timeout: float, grace: float = 3) -> Done:
         """Until the program ends by itself, or end it with its whole group at the deadline.
 
-        Its code and output; timed_out where it had to be ended. Its files are removed.
+        It has grace seconds to heed SIGTERM, then it is killed. Its code and output; timed_out
+        where it had to be ended. Its files are removed.
         """
         ...
 
@@ -149,7 +150,7 @@ class ShellSide:
             'echo $? >"$0/code.new"; mv "$0/code.new" "$0/code"; kill $w; wait'
         )
         outer = (
-            "d=$(mktemp -d /tmp/umlaan-measure.XXXXXX) || exit 1; "
+            'd=$(mktemp -d "${TMPDIR:-/tmp}/umlaan-measure.XXXXXX") || exit 1; '
             f"setsid sh -c {shlex.quote(inner)} "
             f'"$d" {shlex.quote(script)} {lifetime:.0f} >"$d/out" 2>&1 </dev/null & '
             f"p=$!; ( {_until(ready, '$p', '$d', timeout)} ); "
@@ -166,10 +167,10 @@ class ShellSide:
         wait = _until(ready, str(handle.group), handle.folder, timeout)
         return self.run(f"( {wait} ) || exit; {then}", timeout + 30)
 
-    def finish(self, handle: Handle, timeout: float) -> Done:
+    def finish(self, handle: Handle, timeout: float, grace: float = 3) -> Done:
         """Until the program ends by itself, or end it; see Side."""
         ended = _ended(str(handle.group), handle.folder)
-        # Members of its group that clean up after themselves get a second for it.
+        # Its group may still clean up when its shell is over: it has the same grace.
         script = (
             f"if ( {_polled(f'{ended} && exit 0;', timeout)} ); then echo itself; "
             f"else echo stopped; kill -TERM -{handle.group} 2>/dev/null; "

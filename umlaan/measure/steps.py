@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from umlaan.measure import outputs
 from umlaan.measure.bench import Bench, CaseFailed, Pair, Peer
 from umlaan.measure.outputs import NotAFigure
@@ -15,7 +18,7 @@ CLOCK_SLACK_S = 0.5
 def run_client(bench: Bench, client: Peer, command: str) -> Done:
     """Run a client to its end; its output stays on its side until then."""
     script = (
-        "o=$(mktemp /tmp/umlaan-measure.XXXXXX) || exit 1; "
+        'o=$(mktemp "${TMPDIR:-/tmp}/umlaan-measure.XXXXXX") || exit 1; '
         f"trap 'tail -c {TAIL_BYTES} $o; rm -f $o' EXIT; trap 'exit 124' TERM; "
         f"( {command} ) >$o 2>&1"
     )
@@ -23,16 +26,34 @@ def run_client(bench: Bench, client: Peer, command: str) -> Done:
 
 
 def judge(peer: Peer, role: str, done: Done) -> None:
-    """CaseFailed unless the program ended by itself, with 0, and complained of nothing."""
+    """CaseFailed unless the program ended by itself, with 0.
+
+    Words of an error alone are no failure: the real DVS's programs print ERROR for what they try
+    again (a source that died, a receive that timed out). Figures and hashes decide.
+    """
     if done.timed_out:
         raise CaseFailed(
             f"{peer.name}: the {role} did not end in {done.seconds:.0f} s", ended=done.ended
         )
-    complaint = outputs.complaint(done.output)
-    if done.code or complaint:
+    if done.code:
+        words = outputs.complaint(done.output) or done.last_line
+        raise CaseFailed(f"{peer.name}: the {role} failed, exit code {done.code}: {words}")
+
+
+@contextmanager
+def explained(*said: tuple[Peer, Done]) -> Iterator[None]:
+    """What is no figure, with what the programs complained of, if they did."""
+    try:
+        yield
+    except (CaseFailed, NotAFigure) as error:
+        words = [
+            f"{peer.name} said: {line}"
+            for peer, done in said
+            if (line := outputs.complaint(done.output))
+        ]
         raise CaseFailed(
-            f"{peer.name}: the {role} failed, exit code {done.code}: {complaint or done.last_line}"
-        )
+            "; ".join([str(error), *words]), ended=getattr(error, "ended", True)
+        ) from None
 
 
 def servers_words(server: Peer, done: Done, reason: str) -> str:
@@ -72,7 +93,7 @@ def start_server(bench: Bench, pair: Pair, folder: str, template: str, lifetime:
     )
     if handle.waited == 0:
         return handle
-    done = server.side.finish(handle, 0)
+    done = server.side.finish(handle, 0, bench.measure.stop_timeout)
     if handle.waited == 3:
         words = outputs.complaint(done.output) or done.last_line
         raise CaseFailed(f"{server.name}: the server ended, exit code {done.code}: {words}")

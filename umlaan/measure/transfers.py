@@ -14,6 +14,7 @@ from umlaan.measure.sides import Handle, SideError
 from umlaan.measure.steps import (
     bind,
     clear,
+    explained,
     judge,
     possible,
     run_client,
@@ -117,7 +118,7 @@ def m3ftpd(bench: Bench, case: Case, pair: Pair) -> Iterator[Handle]:
         except CaseFailed as error:
             fault, ended = error, error.ended
         finally:
-            done = server.side.finish(handle, 0)
+            done = server.side.finish(handle, 0, bench.measure.stop_timeout)
         if fault:
             raise CaseFailed(f"{fault}{servers_words(server, done, str(fault))}", ended=ended)
     finally:
@@ -153,23 +154,24 @@ def m3ftp(bench: Bench, case: Case, pair: Pair, sent: Files, serving: Handle) ->
     )
     done = run_client(bench, pair.client, command)
     judge(pair.client, "client", done)
-    took = outputs.m3ftp_buffer(done.output)
-    if programs.buffer is None and took != case.parameters.buffer:
-        raise CaseFailed(
-            f"{pair.client.name}: m3ftp took a buffer of {took or 'unknown size'}, "
-            f"not of {case.parameters.buffer}; see measure.programs.buffer"
+    with explained((pair.client, done)):
+        took = outputs.m3ftp_buffer(done.output)
+        if programs.buffer is None and took != case.parameters.buffer:
+            raise CaseFailed(
+                f"{pair.client.name}: m3ftp took a buffer of {took or 'unknown size'}, "
+                f"not of {case.parameters.buffer}; see measure.programs.buffer"
+            )
+        # It answers its client first, and writes down its figures then.
+        grown = f"[ $(cat {log} 2>/dev/null | wc -c) -gt {before} ]"
+        read = server.side.wait_until(
+            serving, grown, bench.measure.start_timeout, f"tail -c +{before + 1} {log}"
         )
-    # It answers its client first, and writes down its figures then.
-    grown = f"[ $(cat {log} 2>/dev/null | wc -c) -gt {before} ]"
-    read = server.side.wait_until(
-        serving, grown, bench.measure.start_timeout, f"tail -c +{before + 1} {log}"
-    )
-    if read.code:
-        what = "died" if read.code == 3 else "wrote no figures"
-        raise CaseFailed(f"{server.name}: m3ftpd {what}")
-    transfer = outputs.m3ftpd_log(read.output, sent.size)
-    possible(transfer.seconds, done)
-    sent.compare()
+        if read.code:
+            what = "died" if read.code == 3 else "wrote no figures"
+            raise CaseFailed(f"{server.name}: m3ftpd {what}")
+        transfer = outputs.m3ftpd_log(read.output, sent.size)
+        possible(transfer.seconds, done)
+        sent.compare()
     return transfer.mb_s
 
 

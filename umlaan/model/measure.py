@@ -21,26 +21,38 @@ ALL_TESTS: tuple[TestName, ...] = (
 )
 _ENDS = {"dcid", "dest", "state", "run", "node", "name", "cluster", "debug"}
 _ENDS |= {"remote", "remote_name", "remote_address", "server_ep", "client_ep"}
-_NAMES = _ENDS | {"size", "count", "children", "buffer", "remote_file", "local_file"}
+_NAMES = _ENDS | {
+    "server",
+    "client",
+    "size",
+    "count",
+    "children",
+    "buffer",
+    "remote_file",
+    "local_file",
+}
 
 
 class MeasurePrograms(Model):
     """The procedure's section "REALIZAR PRUEBAS …" as templates.
 
-    The defaults are the sample tree's, which are the procedure's plus two variables. The real DVS
-    takes loop_nodes (0, 1) and a buffer command. Each program runs in its own directory under the
-    tree (it finds its library by a relative path). Names: {dcid} {dest} {state} {node} {remote}
-    (node numbers of this and the other side) {size} {count} {children} {buffer} {server_ep}
-    {client_ep} {remote_file} {local_file}.
+    The defaults are the sample tree's, which are the procedure's plus two variables; the real DVS
+    takes loop_nodes ((0, 1),) and a buffer command. Each program runs in its own directory under
+    the tree (it finds its library by a relative path). Names: {dcid} {dest} {state} {run} {cluster}
+    {debug}; {node} {name} of this side, {remote} {remote_name} {remote_address} of the other;
+    {server} {client}, node numbers; {size} {count} {children} {buffer} {server_ep} {client_ep}
+    {remote_file} {local_file}.
     """
 
-    loop_dir: OneLine = "dvk-proxies/test"
+    loop_dir: OneLine = Field(
+        "dvk-proxies/test", description="may hold {server} and {client}, node numbers"
+    )
     message_server: OneLine = "./loop_r-s_server {children} {count}"
     message_client: OneLine = "./loop_sr_client {children} {count}"
     copy_server: OneLine = "./loop_copy_server {children} {count} {size}"
     copy_client: OneLine = "./loop_copy_client {children}"
-    loop_nodes: tuple[int, int] | None = Field(
-        None, description="(server, client) that the loop programs are compiled for; None is any"
+    loop_nodes: tuple[tuple[int, int], ...] | None = Field(
+        None, description="(server, client) pairs that loop programs are compiled for; None: any"
     )
     m3ftp_dir: OneLine = "dvk-proxies/test/m3ftp"
     m3ftp_server: OneLine = "./m3ftpd {dcid} {server_ep}"
@@ -64,6 +76,14 @@ class MeasurePrograms(Model):
         default_factory=lambda: {"DVS_RMTNODE": "{remote}", "M3FTP_BUFFER": "{buffer}"},
         description="left out where a name in it has no value for the test",
     )
+
+    @field_validator("loop_nodes", mode="before")
+    @classmethod
+    def _one_pair(cls, value: object) -> object:
+        """(0, 1) alone is one pair."""
+        if isinstance(value, list | tuple) and all(isinstance(number, int) for number in value):
+            return (tuple(value),)
+        return value
 
     @field_validator("*")
     @classmethod
@@ -106,6 +126,9 @@ class Measure(Model):
     ping_size: int = Field(56, ge=16, le=65_507, description="bytes of payload")
     timeout: int = Field(600, ge=5, le=86_400, description="seconds that one repeat may take")
     start_timeout: int = Field(20, ge=1, le=600, description="seconds until a server is ready")
+    stop_timeout: int = Field(
+        20, ge=1, le=600, description="seconds until a server heeds SIGTERM; m3ftpd looks each 10"
+    )
     programs: MeasurePrograms = MeasurePrograms()
 
     @model_validator(mode="after")
