@@ -27,6 +27,16 @@ def ended(record: dict[str, Any] | None) -> str:
     return f"killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
 
 
+def _with_its_end(directory: str, grace: float = 2.0) -> dict[str, Any] | None:
+    """The launch record once the holder has written how it ended: that comes after the end."""
+    deadline = time.monotonic() + grace
+    while True:
+        record = node.read_record(directory)
+        if (record or {}).get("exit") or time.monotonic() > deadline:
+            return record
+        time.sleep(0.05)
+
+
 def wait(order: dict[str, Any]) -> str | None:
     """None once it answers; else the reason."""
     begun = shown = time.monotonic()
@@ -35,6 +45,7 @@ def wait(order: dict[str, Any]) -> str | None:
     while True:
         record = node.read_record(order["dir"])
         if not node.running(record):
+            record = _with_its_end(order["dir"])
             return f"{order['name']} went down while waiting for {what}: {ended(record)}"
         if reach.banner(order["address"], 0.5):
             return None
