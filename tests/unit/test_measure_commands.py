@@ -18,6 +18,7 @@ from umlaan.measure.steps import bind
 from umlaan.model.dvs import Dvs, Programs
 from umlaan.model.lab import HostData, build_lab
 from umlaan.model.measure import Measure, MeasurePrograms
+from umlaan.plan import exchanges
 
 HOST, GUEST = Place(0, "host"), Place(1, "uml")
 
@@ -290,3 +291,24 @@ def test_options_lie_over_the_data():
 def test_options_that_make_no_sense_are_refused(tests, repeats, message):
     with pytest.raises(Fault, match=message):
         settings(Measure(), tests, repeats, False)
+
+
+def side(number):
+    common = {"place": "uml", "dcs": [{"dcid": 0}], "tree": "/usr/src/dvs", "state": "/proc/dvs"}
+    own = {"number": number, "name": f"node{number}", "run": "/run/umlaan", "cluster": "C"}
+    return {**common, **own, "debug": 0, "carrier": "@local"}
+
+
+def test_verification_knows_for_which_pairs_the_loop_programs_are_compiled():
+    programs = {"loop_nodes": [0, 1], "loop_dir": "test-{server}-{client}", "environment": {}}
+    hosts = [HostData("@local", False, {"host_dvk": False, "measure": {"programs": programs}})]
+    hosts += [HostData(f"@uml/node{n}", True, hosts[0].data) for n in range(2)]
+    made = build_lab(hosts)
+    found, none = exchanges.tests(made, side(0), side(1))
+    assert none is None
+    assert [row["what"] for row in found] == ["message loop", "block copy"]
+    assert "cd /usr/src/dvs/test-0-1 " in found[0]["serve"]
+    assert exchanges.tests(made, side(1), side(0)) == (
+        [],
+        "the loop programs are compiled for node0 and node1",
+    )

@@ -19,9 +19,10 @@ SERVER_ENDS, CLIENT_ENDS = (0, 2), (1, 3)
 def tests(lab: Lab, server: Side, client: Side) -> tuple[list[dict[str, Any]], str | None]:
     """(tests between two sides, why there are none)."""
     programs = lab.settings(_name(server)).measure.programs
-    fixed = programs.loop_nodes
-    if fixed is not None and fixed != (server["number"], client["number"]):
-        return [], f"the loop programs are compiled for node{fixed[0]} and node{fixed[1]}"
+    built = programs.loop_nodes
+    if built is not None and (server["number"], client["number"]) not in built:
+        known = ", ".join(f"node{a} and node{b}" for a, b in built)
+        return [], f"the loop programs are compiled for {known or 'no pair'}"
     common = {dc["dcid"] for dc in server["dcs"]} & {dc["dcid"] for dc in client["dcs"]}
     if not common:
         return [], "they share no DC"
@@ -72,6 +73,8 @@ def _test(
         "children": 1,
         "server_ep": SERVER_ENDS[0],
         "client_ep": CLIENT_ENDS[0],
+        "server": server["number"],
+        "client": client["number"],
     }
     return {
         **row,
@@ -123,7 +126,7 @@ def _program(
         needed = {n for _, n, _, _ in string.Formatter().parse(text) if n}
         if needed <= set(values):
             words.append(shlex.quote(f"{name}={text.format(**values)}"))
-    folder = shlex.quote(f"{side['tree']}/{programs.loop_dir}")
+    folder = shlex.quote(f"{side['tree']}/{programs.loop_dir.format(**values)}")
     line = f"cd {folder} && exec env {' '.join(words)} {template.format(**values)}"
     if side["place"] != "host":
         return line
