@@ -63,12 +63,23 @@ class Run:
         """Take the lab's lock on a host that was rebooted within this run."""
         self.locks.append(_lock(self.state.inventory.get_host(name), self.lab.host(name)))
 
+    def ended_early(self) -> bool:
+        """True where operations of a host that did not fail never ran: the run itself broke off."""
+        if self.state.current_stage < StateStage.Execute:
+            return True
+        return any(
+            not data.operation_meta.is_complete()
+            for host in self.state.inventory
+            if host not in self.state.failed_hosts
+            for data in self.state.ops.get(host, {}).values()
+        )
+
     def finish(self) -> int:
         """Print tables and the last line; the exit code of the whole run."""
         changed, operations, failed = self.counts()
-        ended_early = not self.dry and self.state.current_stage < StateStage.Execute
+        failed += int(not self.dry and self.ended_early())
         verdict = verdict_of(
-            list(self.nodes.values()), changed=changed, failed=failed + ended_early, dry=self.dry
+            list(self.nodes.values()), changed=changed, failed=failed, dry=self.dry
         )
         seconds = time.monotonic() - self.started
         for table in self.tables:
@@ -101,6 +112,9 @@ def _begin(state: State, asked: Verdict) -> Run:
     except DataError as error:
         raise DeployError(f"the lab's data is not right, nothing was changed:\n{error}") from None
     run = Run(state, lab, asked)
+    if run.dry:
+        # With -y pyinfra would skip the very look that a dry run is for, and say "no changes".
+        state.check_for_changes = True
     if not run.dry:
         for host in lab.hosts:
             run.locks.append(_lock(state.inventory.get_host(host.name), host))

@@ -49,6 +49,8 @@ def test_a_plan_for_nothing_changes_nothing(lab: Lab) -> None:
     assert plan.verdict == "absent", plan.output
     assert plan.changed > 5 and plan.code == 0
     assert "bridge br0: make, it is missing" in plan.output
+    with_yes = lab.pyinfra("deploy.py", options=("-y", "--dry"))
+    assert (with_yes.changed, with_yes.verdict) == (plan.changed, "absent"), with_yes.output
     assert not (lab.state_dir / "nodes").exists()
     assert lab.name not in subprocess.run(["ip", "netns"], text=True, capture_output=True).stdout
 
