@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 RUN := $(VENV)/bin/pyinfra -y inventory.py
 ARGS ?=
 
-.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools bench-converge test-vm clean
+.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools test-vm clean
 
 deploy: $(VENV)/.ready
 	@$(RUN) deploy.py $(ARGS)

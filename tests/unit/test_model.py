@@ -118,6 +118,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"node": {"address": "192.168.1.10"}}, "address 192.168.1.10 of node1 is br0's too"),
     ({"root": {"device": "/dev/sdb6", "made": {}}}, "give device or made, not both"),
     ({"root": "sdb6"}, "must be an absolute path"),
+    ({"dvs": {"dest": "/"}}, "dvs.dest: must be a folder below another one"),
     ({"dvs": {"bits": 16}}, "dvs.bits: Input should be 32 or 64"),
     ({"dvs": {"variants": ["ipx"]}}, "dvs.variants.0: Input should be 'ioctl' or 'ipc'"),
     ({"reboot": "always"}, "reboot: Input should be 'never' or 'when_needed'"),

@@ -127,6 +127,13 @@ class Dvs(Model):
     debug: int = Field(0, ge=0, le=0xFFFFFFFF)
     local_tests: tuple[OneLine, ...] = Field((), description="host-local tests, run before dvk.ko")
 
+    @field_validator("dest")
+    @classmethod
+    def _below_a_folder(cls, value: str) -> str:
+        if value.count("/") < 2:
+            raise ValueError("must be a folder below another one, for example /usr/src/dvs")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _source_alone(cls, value: Any) -> Any:
