@@ -74,6 +74,13 @@ def test_a_partition_in_use_is_refused() -> None:
     assert "is in use by a mount on /mnt" in commands[0]
 
 
+def test_what_the_nodes_own_last_run_left_behind_is_no_stranger() -> None:
+    left = {"running": False, "leftovers": [4711], "root_user": "node1 (pid 4711)"}
+    unclean = {**THERE, "file_system": {**FS, "state": "errors"}}
+    assert run(THERE, DEVICE, left) == ([], [])
+    assert run(unclean, DEVICE, left) == ([], [])
+
+
 def test_the_root_of_a_node_that_is_up_is_left_alone() -> None:
     assert run({**THERE, "writable": False}, DEVICE, {"running": True}) == ([], [])
 

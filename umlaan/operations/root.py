@@ -61,14 +61,16 @@ def installed(node: Node) -> Commands:
     row, life = found["nodes"][node.name], row_of(node)
     if life is not None and life["running"]:
         return
-    refused = plan.refusal(node, row, (life or {}).get("root_user"))
+    # What this node's own last run left behind is no stranger: the next stage ends it.
+    own = bool(life and life.get("leftovers"))
+    refused = plan.refusal(node, row, None if own else (life or {}).get("root_user"))
     if refused:
         yield from fail(refused)
         return
     told = plan.notice(node, row)
     if told:
         logger.warning(told)
-    if unclean := plan.check_reason(node, row):
+    if not own and (unclean := plan.check_reason(node, row)):
         why(unclean)
         yield NodeCommand(agent(carrier()), "root", "check", QuoteString(spec), node.name)
         return
