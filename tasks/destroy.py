@@ -20,8 +20,7 @@ carried.ready(name="Nodes are down")
 
 if is_lab_host(host):
     state_dir.strays(name="Nodes that left the inventory")
-    if hasattr(dvs, "down"):
-        dvs.down()
+    dvs.down()
     network.away()
     state_dir.removed(name="State folder")
     standing.noted(name="What is left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
@@ -54,6 +55,20 @@ OneLine = Annotated[str, StringConstraints(pattern=r"^[^\n\x00]*$")]
 Suite = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]*$")]
 Below = Annotated[str, StringConstraints(pattern=r"^[^/\n\x00][^\n\x00]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def known_names(value: object, allowed: set[str]) -> object:
+    """A command, or a dictionary of them, whose {names} are all allowed. ValueError if not."""
+    for text in value.values() if isinstance(value, dict) else [value]:
+        if not isinstance(text, str):
+            continue
+        try:
+            names = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+        except ValueError as error:
+            raise ValueError(f"{error}; a brace of the command itself is doubled") from None
+        if unknown := names - allowed:
+            raise ValueError(f"unknown {{{min(unknown)}}}; allowed: {', '.join(sorted(allowed))}")
+    return value
 
 
 class DataError(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from umlaan.model.base import AbsPath, Below, EnvName, Model, OneLine, Sha256
+from umlaan.model.base import AbsPath, Below, EnvName, Model, OneLine, Sha256, known_names
 from umlaan.model.toolchain import Toolchain
 
 VariantName = Literal["ioctl", "ipc"]
@@ -86,19 +85,7 @@ class Programs(Model):
     @field_validator("*")
     @classmethod
     def _known_names(cls, value: object) -> object:
-        texts = value.values() if isinstance(value, dict) else [value]
-        for text in texts:
-            if not isinstance(text, str):
-                continue
-            try:
-                names = {name for _, name, _, _ in string.Formatter().parse(text) if name}
-            except ValueError as error:
-                raise ValueError(f"{error}; a brace of the command itself is doubled") from None
-            if unknown := names - _NAMES:
-                raise ValueError(
-                    f"unknown {{{min(unknown)}}}; allowed: {', '.join(sorted(_NAMES))}"
-                )
-        return value
+        return known_names(value, _NAMES)
 
     def state_on_host(self, state_dir: str) -> str:
         """Where the tables stand on a lab host."""

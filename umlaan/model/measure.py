@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from umlaan.model.base import EnvName, Model, OneLine, Size, size_bytes
+from umlaan.model.base import EnvName, Model, OneLine, Size, known_names, size_bytes
 
 TestName = Literal["message", "copy", "m3ftp-get", "m3ftp-put", "scp-get", "scp-put", "ping"]
 ALL_TESTS: tuple[TestName, ...] = (
@@ -88,20 +87,7 @@ class MeasurePrograms(Model):
     @field_validator("*")
     @classmethod
     def _known_names(cls, value: object) -> object:
-        texts = value.values() if isinstance(value, dict) else [value]
-        for text in texts:
-            if not isinstance(text, str):
-                continue
-            try:
-                names = {name for _, name, _, _ in string.Formatter().parse(text) if name}
-            except ValueError as error:
-                raise ValueError(f"{error}; a brace of the command itself is doubled") from None
-            unknown = names - _NAMES
-            if unknown:
-                raise ValueError(
-                    f"unknown {{{min(unknown)}}}; allowed: {', '.join(sorted(_NAMES))}"
-                )
-        return value
+        return known_names(value, _NAMES)
 
 
 class Measure(Model):
