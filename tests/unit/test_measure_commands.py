@@ -1,6 +1,7 @@
 """The measured programs' commands; a bench made of the lab's model and the machine's answers."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -312,3 +313,26 @@ def test_verification_knows_for_which_pairs_the_loop_programs_are_compiled():
         [],
         "the loop programs are compiled for node0 and node1",
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "unbound"),
+    [
+        ([], False),
+        ([" 0  20    20    -1/-1     1 1000    0 27342 27342 27342 27342 m3ftp_server"], True),
+        ([" 0  20    20  4194999/2   0    0   20 27342 27342 27342 27342 m3ftpd"], True),
+        ([" 0  20    20     1/1      0    0   20 27342 27342 27342 27342 m3ftpd"], False),
+        ([" 0  21    21    -1/-1     1 1000    0 27342 27342 27342 27342 m3ftp_client"], False),
+    ],
+)
+def test_only_what_is_bound_and_held_by_no_live_program_is_unbound(tmp_path, rows, unbound):
+    (tmp_path / "DC0").mkdir()
+    (tmp_path / "dvk-tests").mkdir()
+    head = "DC pnr -endp -lpid/vpid- nd flag misc -getf -sndt -wmig -prxy name"
+    (tmp_path / "DC0/procs").write_text("\n".join([head, *rows]) + "\n")
+    made = bench(programs=Programs(unbind="touch done-{dcid}-{endpoint}"))
+    tree = Tree(str(tmp_path), str(tmp_path))
+    made.peers = {n: replace(peer, tree=tree) for n, peer in made.peers.items()}
+    pair = Pair.of(made, case("m3ftp-get", buffer=65536, file=10))
+    subprocess.run(["sh", "-c", pair.at_server.unbind(20)], check=False, timeout=10)
+    assert (tmp_path / "dvk-tests/done-0-20").exists() is unbound
