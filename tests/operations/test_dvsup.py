@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+import pytest
 from pyinfra.api.state import StateStage
 
 from tests.operations.support import LAB, NODE, commands_of
@@ -182,7 +183,8 @@ def joined(host: dict[str, Any], guest: dict[str, Any]) -> tuple[list[str], list
     return commands, [text for _, text in reasons]
 
 
-def test_a_pair_is_joined_only_when_both_sides_say_so() -> None:
+def test_a_pair_is_joined_only_when_both_sides_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvsup, "SETTLE", 0.0)
     assert joined(view(0, "own"), view(1, "runit")) == ([], [])
     lying = view(0, "own", files={"proxies/info": f"  1     3   742   743   node1 {MAP}\n"})
     commands, reasons = joined(lying, view(1, "runit"))
@@ -193,6 +195,17 @@ def test_a_pair_is_joined_only_when_both_sides_say_so() -> None:
     order = order_of(commands[0], "join")
     assert order["pairs"] == [["node1", 0, "node0", [0]], ["node0", 1, "node1", [0]]]
     assert (order["deadline"], order["again"]) == (60, True)
+
+
+def test_a_pair_that_connects_again_by_itself_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tap that was off the bridge for a while: the proxies had just seen it when the run came."""
+    lying = view(0, "own", files={"proxies/info": f"  1     3   742   743   node1 {MAP}\n"})
+    looks = [{"node0": lying, "node1": view(1, "runit")}] * 3
+    looks.append({"node0": view(0, "own"), "node1": view(1, "runit")})
+    monkeypatch.setattr(dvsup, "views_of", lambda *_, **__: looks.pop(0))
+    reasons: list[tuple[str, str]] = []
+    assert commands_of(dvsup.joined, 1, on=NODE, data=DATA, reasons=reasons) == []
+    assert (reasons, looks) == ([], [])
 
 
 def test_a_peer_that_is_down_is_not_waited_for() -> None:
