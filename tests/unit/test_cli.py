@@ -12,8 +12,8 @@ import pytest
 
 from umlaan.cli import show
 from umlaan.cli.app import USAGE, VERBS, code_of
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import Chosen
 from umlaan.cli.reach import one_line
 from umlaan.cli.runs import pyinfra_words
 from umlaan.cli.session import open_session, override
@@ -175,7 +175,7 @@ def test_a_lab_host_is_entered_as_pyinfra_enters_it() -> None:
 def test_a_lab_host_that_is_entered_otherwise_is_told(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "node0 = [('@fake/x', {})]\numl = ['@uml/node1']\n")
     code = (
-        "from umlaan.cli.options import Chosen; from umlaan.cli.session import open_session; "
+        "from umlaan.cli.chosen import Chosen; from umlaan.cli.session import open_session; "
         "open_session(Chosen()).via('@fake/x')"
     )
     done = subprocess.run(

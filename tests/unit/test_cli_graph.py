@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -10,9 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
 from umlaan.cli.graph import drawn, read
-from umlaan.cli.options import Chosen
 from umlaan.model.outputs import (
     HostOutput,
     KernelOutput,
@@ -23,8 +22,6 @@ from umlaan.model.outputs import (
 )
 from umlaan.plan import graph
 from umlaan.plan.mermaid import mermaid
-
-needs_dot = pytest.mark.skipif(shutil.which("neato") is None, reason="Graphviz is not installed")
 
 
 def proxy(remote: int, joined: bool = True) -> ProxyOutput:
@@ -111,7 +108,6 @@ def boxes(svg: bytes) -> dict[str, str]:
     return out
 
 
-@needs_dot
 @pytest.mark.parametrize("count", [1, 2, 16])
 def test_the_picture_shows_every_node_within_its_frame(count: int) -> None:
     svg = drawn(lab_of(count, {1: "failed"}), ".svg")
@@ -126,7 +122,6 @@ def test_the_picture_shows_every_node_within_its_frame(count: int) -> None:
     assert 700 < width < 820
 
 
-@needs_dot
 def test_no_box_covers_another() -> None:
     """Places are fixed by us, so Graphviz does not keep them apart."""
     done = subprocess.run(
@@ -149,7 +144,6 @@ def test_no_box_covers_another() -> None:
             assert apart
 
 
-@needs_dot
 def test_a_png_is_one() -> None:
     data = drawn(lab_of(2), ".png")
     assert data[:8] == b"\x89PNG\r\n\x1a\n"

@@ -16,8 +16,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import Chosen, DataOption, InventoryOption
+from umlaan.cli.options import DataOption, InventoryOption
 
 USAGE = 64
 # In the order of --help. A verb is umlaan/cli/VERB.py with one function `command`.

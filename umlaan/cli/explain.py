@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import Chosen, DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, chosen
 from umlaan.cli.runs import DryRun
 from umlaan.cli.show import hint, output, table
 from umlaan.model.outputs import PlanOutput

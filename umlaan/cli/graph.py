@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import Chosen, DataOption, InventoryOption, chosen
+from umlaan.cli.options import DataOption, InventoryOption, chosen
 from umlaan.cli.show import hint
 from umlaan.model.outputs import StatusOutput
 from umlaan.plan.graph import dot

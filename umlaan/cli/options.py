@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+
+from umlaan.cli.chosen import Chosen
 
 InventoryOption = Annotated[
     str | None,
@@ -45,23 +46,6 @@ NodeArgument = Annotated[str, typer.Argument(metavar="NODE", autocompletion=node
 NodesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NODE]...", autocompletion=node_names)
 ]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What -i and --data say."""
-
-    inventory: str | None = None
-    data: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> str:
-        """The inventory to read."""
-        return self.inventory or "inventory.py"
-
-    def words(self) -> list[str]:
-        """The --data options for pyinfra's own command line."""
-        return [word for item in self.data for word in ("--data", item)]
 
 
 def chosen(ctx: typer.Context, inventory: str | None, data: list[str] | None) -> Chosen:

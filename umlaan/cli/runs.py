@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import Chosen
 from umlaan.model.outputs import PlanOutput
 
 VARIABLE = "UMLAAN_PLAN_FILE"

@@ -20,8 +20,8 @@ from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 from pyinfra_cli.util import parse_cli_arg  # type: ignore[import-untyped]
 
+from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
-from umlaan.cli.options import Chosen
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
