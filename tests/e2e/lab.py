@@ -28,6 +28,7 @@ class Result:
     changed: int = -1
     failed: int = -1
     verdict: str = ""
+    stdout: str = ""
 
     def __post_init__(self) -> None:
         lines = self.output.rstrip().splitlines()
@@ -113,6 +114,34 @@ class Lab:
 
     def exec(self, node: str, *command: str) -> Result:
         return self.pyinfra("exec", "--", *command, options=("-y", "--limit", node))
+
+    def umlaan(
+        self, verb: str, *words: str, typed: str | None = None, timeout: float = 900
+    ) -> Result:
+        """The umlaan command on this lab; its standard output alone is the result's stdout."""
+        data = {
+            "lab": self.name,
+            "state_dir": str(self.state_dir),
+            "node.mem": "256M",
+            **self.data,
+        }
+        options = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
+        code = "from umlaan.cli import main; main()"
+        head = [sys.executable, "-c", code, "-i", str(self.write_inventory())]
+        started = time.monotonic()
+        done = subprocess.run(
+            [*head, *options, verb, *words],
+            cwd=REPO,
+            input=typed if typed is not None else "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+        took = time.monotonic() - started
+        result = Result(done.returncode, done.stderr + done.stdout, took)
+        result.stdout = done.stdout
+        return result
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in the lab's network namespace."""

@@ -78,7 +78,8 @@ def test_a_plan_of_a_converged_lab_is_empty(lab: Lab) -> None:
 
 
 def test_exec_and_files_reach_a_live_guest(lab: Lab, tmp_path: Path) -> None:
-    assert "node1" in lab.exec("@uml/node1", "cat", "/etc/hostname").output
+    said = lab.exec("@uml/node1", "cat", "/etc/hostname").output
+    assert "[@uml/node1] node1" in (line.strip() for line in said.splitlines()), said
     files_both_ways(lab, tmp_path)
     assert lab.exec("@uml/node1", "false").code != 0
 
