@@ -47,6 +47,7 @@ class Lab:
     nodes: list[str] = field(default_factory=lambda: ["@uml/node1"])
     data: dict[str, str] = field(default_factory=dict)
     host_data: dict[str, dict[str, object]] = field(default_factory=dict)
+    node0: object = "@local"
 
     @property
     def state_dir(self) -> Path:
@@ -56,7 +57,7 @@ class Lab:
         rows = [(name, self.host_data.get(name, {})) for name in self.nodes]
         path = self.folder / "inventory.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"node0 = ['@local']\numl = {rows!r}\n")
+        path.write_text(f"node0 = [{self.node0!r}]\numl = {rows!r}\n")
         return path
 
     def words(self, *operations: str, options: tuple[str, ...] = ("-y",)) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,12 +24,14 @@ def commands_of(
     data: dict[str, Any] | None = None,
     stage: StateStage = StateStage.Execute,
     reasons: list[tuple[str, str]] | None = None,
+    failed: Collection[str] = (),
     **kwargs: Any,
 ) -> list[str]:
     """The commands which the operation yields for one host, as strings.
 
     responses maps a substring of a command to its output (see pyinfra's @fake); it answers on the
-    lab host. An @uml host is carried by it. reasons, if given, receives what was said.
+    lab host. An @uml host is carried by it. reasons, if given, receives what was said; failed names
+    hosts that failed earlier in the run.
     """
     fake = {"fake_responses": responses or {}, "fake_delay": 0.0, "fake_delay_jitter": 0.0}
     shared = data or {}
@@ -40,6 +42,7 @@ def commands_of(
     for each in inventory:
         each.init(state)
         each.connected = True
+    state.failed_hosts.update(inventory.get_host(name) for name in failed)
     with ExitStack() as stack:
         for context, value in (
             (ctx_state, state),
