@@ -22,7 +22,7 @@ from umlaan.model.dvs import GUEST_RUN, Dvs, host_run
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
-from umlaan.plan.access import ssh_options, ssh_words
+from umlaan.plan.access import lending_words, ssh_options, ssh_words
 
 Rows = Mapping[str, Mapping[str, Any]]
 _DC = re.compile(r"^\s*(?:export\s+)?DC\d*=['\"]?(\d+)", re.MULTILINE)
@@ -199,6 +199,7 @@ def _node_peer(
         mtu=int(guest["mtu"].strip() or node.network.mtu),
         ssh=tuple(ssh_options(node)),
         target=f"root@{node.address}",
+        lent=SshSide(node.name, lending_words(node), via),
     )
 
 

@@ -37,6 +37,8 @@ class Peer:
     mtu: int = 1500
     ssh: tuple[str, ...] = ()
     target: str = ""
+    # The same place, with the lab's ssh key lent to it; None where it has the key itself.
+    lent: Side | None = None
 
     @property
     def name(self) -> str:
