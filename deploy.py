@@ -53,6 +53,7 @@ if is_uml(host):
     launch.revive()
     guest.identity()
     guest.dvs_tree()
+    guest.modules()
     dvs.up()
     launch.launch()
     guest.dvs_up()

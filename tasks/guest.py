@@ -22,6 +22,12 @@ def dvs_tree() -> None:
         guest.dvs_tree(name="Guest: DVS tree", node=node, dvs=tree)
 
 
+@deploy("Guest kernel modules")
+def modules() -> None:
+    """The modules of this @uml host's kernel inside its root; none where it has none."""
+    guest.modules(name="Guest: kernel modules", node=lab().node(host.name.removeprefix("@uml/")))
+
+
 @deploy("DVS up")
 def dvs_up() -> None:
     """test_uml.sh 1 0 without its prompts: DVS, DC and proxies in the guest, nodes joined."""

@@ -15,6 +15,7 @@ from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.operations import guest as operations
 from umlaan.plan import guest as plan
 from umlaan.plan import userroot
+from umlaan.plan.guestmodules import Release
 from umlaan.plan.look import IFUP, INTERFACES, SSHD, SSHD_SNIPPETS, Look
 
 KEYS = {"authorised_key": "ssh-ed25519 A", "host_key": "PRIVATE\n", "host_key_public": "PUBLIC\n"}
@@ -64,19 +65,25 @@ def printed(found: Look) -> str:
     sums = b"".join(f"{row[2]}  ./{name}\0".encode() for name, row in found.tree.items())
     lines = [base64.b64encode(buffer.getvalue()).decode()]
     lines += [f"has {name}" for name in sorted(found.exists)]
+    lines += [f"modules {name} {c or '-'} {s or '-'}" for name, (c, s) in found.modules.items()]
     lines += ["tree", base64.b64encode(rows + b"\0" + sums).decode()]
     return "\n".join([*lines, *(f"left {path}" for path in found.leftovers)])
 
 
 def run(
-    operation: Any, found: Look, data: dict[str, Any], free: str = "9999999999 99999", **more: Any
+    operation: Any,
+    found: Look,
+    data: dict[str, Any],
+    free: str = "9999999999 99999",
+    row: dict[str, Any] = ROW,
+    **more: Any,
 ) -> tuple[list[str], list[str]]:
     lab, said = lab_of(data), []  # type: ignore[var-annotated]
     args = (lab.node("node1"),)
     if operation is operations.dvs_tree:
         args += (lab.settings(NODE).dvs,)  # type: ignore[assignment]
     responses = {
-        "node-state": json.dumps({"node1": ROW}),
+        "node-state": json.dumps({"node1": row}),
         "keys read": json.dumps(KEYS),
         "dvs stamp": json.dumps({"manifest": MANIFEST, "bytes": 1000}),
         "df -B1": f" Avail IFree\n{free}",
@@ -178,3 +185,59 @@ def test_what_a_killed_unpack_left_is_removed() -> None:
 def test_a_plan_says_the_same_without_asking_for_space() -> None:
     _, reasons = run(operations.dvs_tree, Look(files=TREE.files), DATA, stage=StateStage.Prepare)
     assert reasons == ["node1 /usr/src/dvs: unpack dvs.tar.gz, the tree is missing"]
+
+
+PACKED = {"content": "cc", "sizes": "55", "bytes": 105_000_000, "entries": 1030}
+BUILT = {**ROW, "kernel": {"transports": ["tuntap"], "release": "6.1.7", "packed": PACKED}}
+BARE = {**ROW, "kernel": {**BUILT["kernel"], "packed": None}}
+FILES = {"etc/hostname": (0o644, b"node1\n")}
+
+
+def test_modules_as_built_are_left_alone() -> None:
+    found = Look(FILES, modules={"6.1.7": Release("cc", "55"), "5.10-theirs": Release()})
+    assert run(operations.modules, found, DATA, row=BUILT) == ([], [])
+
+
+def test_a_kernel_without_modules_asks_nothing_of_a_root() -> None:
+    assert run(operations.modules, Look(FILES), DATA, row=BARE) == ([], [])
+
+
+def test_missing_modules_are_unpacked_from_the_kernels_folder() -> None:
+    for data in (DATA, USERS):
+        commands, reasons = run(operations.modules, Look(FILES), data, row=BUILT)
+        assert reasons == ["node1 /lib/modules/6.1.7: unpack the kernel's modules, there are none"]
+        assert len(commands) == 1 and "tar -xzf -" in commands[0]
+        assert "mv /lib/modules/6.1.7" not in commands[0]
+
+
+def test_a_foreign_folder_of_the_release_is_moved_out_of_the_way() -> None:
+    found = Look(FILES, modules={"6.1.7": Release()})
+    commands, reasons = run(operations.modules, found, DATA, row=BUILT)
+    assert "not umlaan's and are kept beside them" in reasons[0]
+    assert "mv /lib/modules/6.1.7 /lib/modules/6.1.7.umlaan-kept-$(date" in commands[0]
+
+
+def test_modules_of_another_kernel_go() -> None:
+    found = Look(FILES, modules={"6.1.6": Release("aa", "11")})
+    commands, reasons = run(operations.modules, found, DATA, row=BARE)
+    assert reasons == [
+        "node1 /lib/modules/6.1.6: remove umlaan's modules, its kernel has no modules"
+    ]
+    assert len(commands) == 1 and "cd /lib/modules/6.1.6" in commands[0]
+
+
+def test_modules_that_do_not_fit_are_told_with_figures_and_a_way_out() -> None:
+    commands, _ = run(operations.modules, Look(FILES), DATA, row=BUILT, free="1000 5")
+    assert len(commands) == 1
+    assert "needs 110.3 MB and 1046 inodes free in its root" in commands[0]
+    assert "kernel.modules: False leaves them out" in commands[0]
+
+
+def test_a_plan_says_what_modules_a_root_will_get() -> None:
+    _, reasons = run(operations.modules, Look(FILES), DATA, row=BUILT, stage=StateStage.Prepare)
+    assert reasons == ["node1 /lib/modules/6.1.7: unpack the kernel's modules, there are none"]
+
+
+def test_before_its_kernel_is_there_nothing_is_known_of_its_modules() -> None:
+    row = {**ROW, "kernel": None}
+    assert run(operations.modules, Look(FILES), DATA, row=row) == ([], [])

@@ -16,7 +16,7 @@ def made(suite: str, arch: str = "amd64") -> dict[str, Any]:
 def test_a_suite_before_the_merge_gets_its_links_without_the_package() -> None:
     words = baseimage.mmdebstrap(made("bullseye", "i386"), "/t", LINES)
     include = next(w for w in words if w.startswith("--include="))
-    assert "usr-is-merged" not in include and include.endswith(",runit,gdb")
+    assert "usr-is-merged" not in include and include.endswith(",runit,kmod,gdb")
     assert "--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh" in words
     assert not [w for w in words if w.startswith("--hook-dir")]
 

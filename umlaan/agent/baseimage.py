@@ -34,6 +34,7 @@ NEEDED = (
     "nano",
     "busybox",
     "runit",
+    "kmod",
 )
 # In suites from before the package usr-is-merged only the links can be made.
 _BEFORE_MERGE = ("jessie", "stretch", "buster", "bullseye")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import tarfile
 from typing import Any
@@ -10,12 +11,23 @@ from typing import Any
 from umlaan.agent.index import hash_file
 
 
-def write_tarball(folder: str, rows: dict[str, list[Any]], path: str, name: str) -> str:
-    """Pack the manifest's rows below ``name/``: sorted, owner root, time 0. The file's sha256."""
+def write_tarball(
+    folder: str,
+    rows: dict[str, list[Any]],
+    path: str,
+    name: str,
+    *,
+    more: dict[str, bytes] | None = None,
+    level: int = 6,
+) -> str:
+    """Pack the manifest's rows below ``name/``: sorted, owner root, time 0. The file's sha256.
+
+    more: {path: content} of files that stand in no folder; level: gzip's.
+    """
     beside = f"{path}.new"
     with (
         open(beside, "wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as packed,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=level) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         top = tarfile.TarInfo(name)
@@ -23,6 +35,10 @@ def write_tarball(folder: str, rows: dict[str, list[Any]], path: str, name: str)
         archive.addfile(top)
         for relative in sorted(rows):
             _add(archive, f"{folder}/{relative}", f"{name}/{relative}", rows[relative])
+        for relative, content in (more or {}).items():
+            info = tarfile.TarInfo(f"{name}/{relative}")
+            info.size, info.mode = len(content), 0o644
+            archive.addfile(info, io.BytesIO(content))
     os.rename(beside, path)
     return hash_file(path)
 

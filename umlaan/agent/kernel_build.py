@@ -61,6 +61,7 @@ def store(spec: dict[str, Any], found: dict[str, Any], made: dict[str, Any], bes
         "release": made["release"],
         "transports": made["transports"],
         "modules": made["modules"],
+        "packed": made.get("packed"),
         "extra": made.get("extra", []),
         "sha256": hash_file(f"{beside}/linux"),
         "size": os.path.getsize(f"{beside}/linux"),

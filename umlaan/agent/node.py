@@ -162,7 +162,7 @@ def kernel_state(directory: str | None) -> Row | None:
     stamp = read_json(f"{directory}/stamp.json")
     if not isinstance(stamp, dict) or not os.path.exists(f"{directory}/linux"):
         return None
-    return {key: stamp.get(key) for key in ("sha256", "transports", "release")}
+    return {key: stamp.get(key) for key in ("sha256", "transports", "release", "packed")}
 
 
 def state(node: Row, with_memory: bool = False) -> Row:

@@ -86,7 +86,9 @@ class Kernel(Model):
     toolchain: Toolchain = "native"
     make: dict[EnvName, OneLine] = Field(default_factory=dict, description="variables for make")
     fixes: bool = Field(True, description="apply umlaan's fixes for old kernels, each said")
-    modules: bool = Field(False, description="build modules and install them")
+    modules: bool = Field(
+        True, description="what is configured as a module is built and put into the nodes' roots"
+    )
     transports: tuple[Literal["tuntap", "vector"], ...] | None = Field(
         None, description="what a ready kernel has; a built one is asked through its configuration"
     )

@@ -15,15 +15,16 @@ from pyinfra.api.command import FileUploadCommand, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
+from umlaan.agent.kmodules import PACKED
 from umlaan.facts.guest import LabSecrets, Space, TreeStamp, look_into
 from umlaan.model.dvs import Dvs
 from umlaan.model.node import Node
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab, why
 from umlaan.operations.node import row_of, unknown
 from umlaan.plan import guest as plan
+from umlaan.plan import guestmodules, userroot
 from umlaan.plan import node as node_plan
 from umlaan.plan import tree as tree_plan
-from umlaan.plan import userroot
 from umlaan.plan.look import SSHD, Look
 
 if TYPE_CHECKING:
@@ -179,3 +180,39 @@ def dvs_tree(node: Node, dvs: Dvs) -> Commands:
             yield from fail(lack)
             return
     yield FeedCommand(tree_plan.unpack_script(dvs.dest), f"{folder}/dvs.tar.gz")
+
+
+@operation()
+def modules(node: Node) -> Commands:
+    """The modules of the node's kernel in /lib/modules of its root, where it has any.
+
+    + node: the node of this @uml host
+
+    Those of a kernel that the node no longer has go, if umlaan put them there; a foreign folder of
+    the release is kept beside.
+    """
+    row = row_of(node)
+    # Without its kernel nobody knows; a node that is to be launched without one is told so there.
+    if row is None or row["kernel"] is None or unknown(node, row):
+        return
+    kernel = row["kernel"]
+    found = _look(node)
+    if found is None and executing():
+        yield from fail(f"{node.name}: {guestmodules.TOP} cannot be read")
+        return
+    change = guestmodules.change(node.name, kernel, (found or Look()).modules)
+    for reason in change.reasons:
+        why(reason)
+    if change.install is None:
+        if change.reasons:
+            yield StringCommand(guestmodules.clean_script(change))
+        return
+    packed = kernel["packed"]
+    free = context_host.get_fact(Space, guestmodules.TOP) if executing() else None
+    if free is not None:
+        need = (packed["bytes"], packed["entries"])
+        lack = tree_plan.lack_of_space(node.name, guestmodules.TOP, need, free)
+        if lack:
+            yield from fail(f"{lack}; kernel.modules: False leaves them out")
+            return
+    yield FeedCommand(guestmodules.install_script(change), f"{node.kernel_dir}/{PACKED}")

@@ -11,7 +11,7 @@ import shlex
 import tarfile
 from dataclasses import dataclass, field
 
-from umlaan.plan import tree
+from umlaan.plan import guestmodules, tree
 
 SSHD = "usr/sbin/sshd"
 INTERFACES = "etc/network/interfaces"
@@ -42,8 +42,6 @@ ASKED = (
     "etc/systemd/system/getty@tty1.service.d/umlaan.conf",
     "etc/NetworkManager/conf.d/umlaan.conf",
 )
-# Where a kernel's modules are umlaan's, this names the kernel that they belong to.
-MODULES_STAMP = ".umlaan"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Look:
     exists: frozenset[str] = frozenset()
     tree: tree.Rows = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
-    modules: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, guestmodules.Release] = field(default_factory=dict)
     empty: bool = False
 
     @property
@@ -70,8 +68,7 @@ def script(dest: str | None) -> str:
         f"cd /; tar --ignore-failed-read -chf - {' '.join(ASKED)} 2>/dev/null | base64 -w0; echo",
         f"for f in {' '.join(PROBES)}; do [ ! -e $f ] || echo has $f; done",
         f"[ ! sbin/init -ef lib/systemd/systemd ] || echo has {SYSTEMD}",
-        f"for f in lib/modules/*/{MODULES_STAMP}; do "
-        "[ ! -f $f ] || { read -r k <$f; echo modules $f $k; }; done",
+        guestmodules.script(),
         "echo tree",
     ]
     return "\n".join([*lines, tree.listing_script(dest) if dest else "echo", "true"])
@@ -88,7 +85,8 @@ def parse(output: list[str]) -> Look:
                 taken = archive.extractfile(member) if member.isfile() else None
                 if taken is not None:
                     files[member.name] = (member.mode & 0o7777, taken.read())
-    exists, modules, leftovers = set(), {}, []
+    exists, leftovers = set(), []
+    modules: dict[str, guestmodules.Release] = {}
     rows: tree.Rows = {}
     lines = iter(output[1:])
     for line in lines:
@@ -96,8 +94,8 @@ def parse(output: list[str]) -> Look:
         if word == "has":
             exists.add(rest)
         elif word == "modules":
-            path, _, key = rest.partition(" ")
-            modules[path.split("/")[2]] = key
+            name, release = guestmodules.parse(rest)
+            modules[name] = release
         elif word == "left":
             leftovers.append(rest)
         elif word == "tree":

@@ -10,7 +10,10 @@ from umlaan.model.lab import Lab
 from umlaan.model.toolchain import BuildRoot, Toolchain
 
 # gcc alone recommends libc6-dev; it is named so that nothing depends on recommendations.
-NATIVE = ("bc", "bison", "ccache", "flex", "gcc", "libc6-dev", "make", "patch", "xz-utils")
+NATIVE = (
+    *("bc", "bison", "ccache", "flex", "gcc", "kmod", "libc6-dev", "make", "patch"),
+    "xz-utils",
+)
 IN_BUILD_ROOT = (
     *("bc", "bison", "ccache", "flex", "gcc", "kmod", "libc6-dev", "libelf-dev"),
     *("libssl-dev", "make", "perl", "python3"),
