@@ -152,7 +152,10 @@ def _lock(host: Host, lab_host: LabHost) -> Any:
     """One run at a time: a process on the lab host holds the lock while this run lives."""
     path = f"/run/umlaan/{lab_host.lab}.lock"
     words = ["lock", "--path", path, "--holder", holder()]
-    command = f"exec env {agent(host)} {shlex.join(words)}"
+    try:
+        command = f"exec env {agent(host)} {shlex.join(words)}"
+    except OSError as error:
+        raise DeployError(str(error)) from None
     if type(host.connector).__name__ == "LocalConnector":
         process = subprocess.Popen(
             ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import sys
+import uuid
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FAKE_AGENT = "umlaan-agent"
+# Where the agent is put on an ssh host: it stays over a reboot, and any run may clean it.
+FOLDER = "/var/tmp"
 
 
 class JsonFact(FactBase[Any]):
@@ -46,17 +49,33 @@ def agent(host: Host) -> str:
     elif connector == "LocalConnector":
         prefix = f"PYTHONPATH={PACKAGE.parent} {sys.executable} -S -m umlaan.agent"
     else:
-        archive = agent_zip()
-        path = f"/var/tmp/umlaan-agent-{hashlib.sha256(archive).hexdigest()[:16]}.zip"
-        if not host.connected:
-            host.connect(raise_exceptions=True)
-        there, _ = host.run_shell_command(f"test -s {path}", print_output=False)
-        if not there:
-            host.put_file(io.BytesIO(archive), f"{path}.new")
-            host.run_shell_command(f"mv {path}.new {path}", print_output=False)
-        prefix = f"PYTHONPATH={path} python3 -S -m umlaan.agent"
+        prefix = f"PYTHONPATH={_brought(host)} python3 -S -m umlaan.agent"
     host.connector_data["umlaan_agent"] = prefix
     return prefix
+
+
+def _brought(host: Host) -> str:
+    """The path of the agent's zip on an ssh host, put there if it is not. OSError if it cannot be.
+
+    Two runs may do so at once: each writes under a name of its own, and a whole file takes the
+    place of one with the same content.
+    """
+    archive = agent_zip()
+    path = f"{FOLDER}/umlaan-agent-{hashlib.sha256(archive).hexdigest()[:16]}.zip"
+    if not host.connected:
+        host.connect(raise_exceptions=True)
+    there, _ = host.run_shell_command(f"test -s {path}", print_output=False)
+    if not there:
+        beside = f"{path}.{uuid.uuid4().hex}"
+        host.put_file(io.BytesIO(archive), beside)
+        moved, output = host.run_shell_command(
+            f'if [ "$(wc -c <{beside})" -eq {len(archive)} ]; then mv -f {beside} {path}; '
+            f"else rm -f {beside}; echo 'only a part of it arrived' >&2; false; fi",
+            print_output=False,
+        )
+        if not moved:
+            raise OSError(f"{host.name}: the agent cannot be put into {path}: {output.stderr}")
+    return path
 
 
 def agent_zip() -> bytes:
