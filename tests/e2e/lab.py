@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,16 +63,16 @@ class Lab:
         return path
 
     def words(self, *operations: str, options: tuple[str, ...] = ("-y",)) -> list[str]:
+        return [str(PYINFRA), *options, *self._data(), str(self.write_inventory()), *operations]
+
+    def _data(self) -> list[str]:
         data = {
             "lab": self.name,
             "state_dir": str(self.state_dir),
             "node.mem": "256M",
             **self.data,
         }
-        words = [str(PYINFRA), *options]
-        for key, value in data.items():
-            words += ["--data", f"{key}={value}"]
-        return [*words, str(self.write_inventory()), *operations]
+        return [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
 
     def pyinfra(
         self, *operations: str, options: tuple[str, ...] = ("-y",), timeout: float = 1500
@@ -116,22 +118,30 @@ class Lab:
     def exec(self, node: str, *command: str) -> Result:
         return self.pyinfra("exec", "--", *command, options=("-y", "--limit", node))
 
+    def umlaan_words(self, verb: str, *words: str) -> list[str]:
+        code = "from umlaan.cli import main; main()"
+        inventory = str(self.write_inventory())
+        return [sys.executable, "-c", code, "-i", inventory, *self._data(), verb, *words]
+
+    @contextmanager
+    def followed(self, verb: str, *words: str) -> Iterator[Iterator[str]]:
+        """The lines of a verb that never ends by itself, as they come; it is ended afterwards."""
+        with subprocess.Popen(
+            self.umlaan_words(verb, *words), cwd=REPO, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                yield iter(process.stdout.readline, "")
+            finally:
+                process.terminate()
+
     def umlaan(
         self, verb: str, *words: str, typed: str | None = None, timeout: float = 900
     ) -> Result:
         """The umlaan command on this lab; its standard output alone is the result's stdout."""
-        data = {
-            "lab": self.name,
-            "state_dir": str(self.state_dir),
-            "node.mem": "256M",
-            **self.data,
-        }
-        options = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
-        code = "from umlaan.cli import main; main()"
-        head = [sys.executable, "-c", code, "-i", str(self.write_inventory())]
         started = time.monotonic()
         done = subprocess.run(
-            [*head, *options, verb, *words],
+            self.umlaan_words(verb, *words),
             cwd=REPO,
             input=typed if typed is not None else "",
             capture_output=True,

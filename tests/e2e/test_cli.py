@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -87,6 +86,16 @@ def test_status_of_a_lab_that_is_up(lab: Lab) -> None:
     assert text.code == 0 and "converged" in text.stdout and "192.168.1.102" in text.stdout
 
 
+def test_status_watched(lab: Lab) -> None:
+    schema = json.loads((REPO / "docs/schemas/status.json").read_text())
+    with lab.followed("status", "--watch", "--json") as lines:
+        looks = [json.loads(next(lines)) for _ in range(2)]
+    for found in looks:
+        jsonschema.validate(found, schema)
+        assert found["verdict"] == "converged"
+    assert looks[0]["nodes"][0]["uptime_s"] < looks[1]["nodes"][0]["uptime_s"]
+
+
 def test_everything_compared_is_nothing_to_do(lab: Lab) -> None:
     result = lab.umlaan("status", "--drift", "--json")
     found = checked(result, "status")
@@ -132,25 +141,10 @@ def test_logs_of_builds_and_proxies(lab: Lab) -> None:
 
 
 def test_logs_follow(lab: Lab) -> None:
-    head = ["-c", "from umlaan.cli import main; main()", "-i", str(lab.write_inventory())]
-    data = ["--data", f"lab={lab.name}", "--data", f"state_dir={lab.state_dir}"]
-    with subprocess.Popen(
-        [sys.executable, *head, *data, "logs", "node1", "-f", "-n", "9"],
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            lab.umlaan("exec", "node1", "echo followed word >/dev/console")
-            deadline = time.monotonic() + 20
-            line = ""
-            while "followed word" not in line and time.monotonic() < deadline:
-                line = process.stdout.readline()
-            assert "followed word" in line
-        finally:
-            process.terminate()
+    with lab.followed("logs", "node1", "-f", "-n", "9") as lines:
+        next(lines)
+        assert lab.umlaan("exec", "node1", "echo followed word >/dev/console").code == 0
+        assert any("followed word" in line for line in lines)
 
 
 def test_mconsole(lab: Lab) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 
@@ -16,7 +15,6 @@ from tests.e2e.lab import REPO, Lab
 from umlaan.measure import ledger
 
 pytestmark = pytest.mark.timeout(900)
-UMLAAN = [sys.executable, "-c", "from umlaan.cli import main; main()"]
 SMALL = {
     "measure.repeats": "2",
     "measure.warmup": "0",
@@ -38,10 +36,8 @@ def up(lab: Lab) -> Lab:
 
 
 def umlaan(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
-    data = {"lab": lab.name, "state_dir": str(lab.state_dir), "node.mem": "256M", **lab.data}
-    options = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
     return subprocess.run(
-        [*UMLAAN, "-i", str(lab.write_inventory()), *options, *words],
+        lab.umlaan_words(*words),
         cwd=REPO,
         stdin=subprocess.DEVNULL,
         capture_output=True,
