@@ -1,4 +1,4 @@
-"""The agent's node verbs on a stand-in for UML: start, state, console, stop, leftovers."""
+"""The agent's node verbs on a stand-in for UML: start, state, console, stop."""
 
 from __future__ import annotations
 
@@ -7,78 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from umlaan.agent import node, proc, rootlock, start, tap
-from umlaan.agent.holder import ConsoleLog
+from tests.unit.uml import REPOSITORY, agent, state_of, typed, until
+from umlaan.agent import node, rootlock, start, tap
 from umlaan.agent.wait import ended
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-FAKE = str(Path(__file__).with_name("fake_uml.py"))
-
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
-
-
-def agent(verb: str, *words: Any, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    arguments = [w if isinstance(w, str) else json.dumps(w) for w in words]
-    return subprocess.run(
-        [sys.executable, "-S", "-m", "umlaan.agent", verb, *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.fixture
-def order(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    directory = tmp_path / "node9"
-    directory.mkdir()
-    root = directory / "root.ext4"
-    root.write_bytes(b"\0" * 4096)
-    words = ["umid=node9", f"uml_dir={directory}/uml/", f"ubda={root}"]
-    made = {
-        "name": "node9",
-        "dir": str(directory),
-        "umid": "node9",
-        "root": str(root),
-        "namespace": None,
-        "address": "127.0.0.1",
-        "argv": [sys.executable, FAKE, *words],
-        "kernel_sha256": "a" * 64,
-        "mem": 0,
-        "deadline": 1,
-    }
-    yield made
-    for one in node.members(made):
-        os.kill(one.pid, signal.SIGKILL)
-
-
-def state_of(order: dict[str, Any]) -> dict[str, Any]:
-    done = agent("node-state", {"nodes": [order], "memory": True})
-    assert done.returncode == 0, done.stderr
-    row: dict[str, Any] = json.loads(done.stdout)["node9"]
-    return row
-
-
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
-
-
-def typed(order: dict[str, Any], text: str) -> str:
-    """What a person sees who attaches, types this and detaches."""
-    done = agent("console", order["dir"], text=f"{text}\n")
-    return done.stdout
 
 
 def test_never_launched(order: dict[str, Any]) -> None:
@@ -182,94 +120,6 @@ def test_a_uml_that_ends_at_once_is_no_start(order: dict[str, Any]) -> None:
     told = done if done.returncode else agent("node-wait", order)
     assert told.returncode == 1
     assert "exit code 3" in told.stderr
-
-
-def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    typed(order, "child")
-    until(lambda: len(node.members(order)) == 2)
-    record = node.read_record(order["dir"])
-    assert record is not None
-    os.kill(record["holder"]["pid"], signal.SIGKILL)
-    os.kill(record["pid"], signal.SIGKILL)
-    until(lambda: not state_of(order)["running"])
-    row = state_of(order)
-    assert len(row["leftovers"]) == 1
-    assert "node9" in row["root_user"]
-    done = agent("node-start", order)
-    assert done.returncode == 0, done.stderr
-    assert "1 processes of its last run ended" in done.stdout
-    assert proc.process(row["leftovers"][0]) is None or proc.process(row["leftovers"][0]).dead  # type: ignore[union-attr]
-
-
-def test_another_labs_node_on_the_same_root_is_not_ours(
-    order: dict[str, Any], tmp_path: Path
-) -> None:
-    agent("node-start", order)
-    theirs = {m.pid for m in node.members(order)}
-    other = {**order, "dir": str(tmp_path / "other"), "argv": [sys.executable, FAKE, "umid=node9"]}
-    assert node.members(other) == []
-    done = agent("node-start", other)
-    assert done.returncode == start.BUSY
-    assert f"is held by node9 ({order['dir']})" in done.stderr
-    assert agent("node-stop", other).stdout == "node9: down already\n"
-    assert {m.pid for m in node.members(order)} == theirs
-
-
-def test_a_chroot_ends_what_a_dead_uml_left(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    typed(order, "child")
-    until(lambda: len(node.members(order)) == 2)
-    record = node.read_record(order["dir"])
-    assert record is not None
-    os.kill(record["holder"]["pid"], signal.SIGKILL)
-    os.kill(record["pid"], signal.SIGKILL)
-    until(lambda: not state_of(order)["running"])
-    done = agent("root-run", "--root", order["root"], "--dir", order["dir"], "--", "true")
-    # The stand-in's root is no file system: that far it came.
-    assert "wrong fs type" in done.stderr
-    assert node.members(order) == []
-
-
-def test_the_holder_ends_what_a_killed_uml_leaves(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    typed(order, "child")
-    until(lambda: len(node.members(order)) == 2)
-    os.kill(state_of(order)["pid"], signal.SIGKILL)
-    until(lambda: not node.members(order))
-    until(lambda: rootlock.holder(order["root"]) is None)
-    assert state_of(order)["record"]["exit"]["code"] == -9
-
-
-def test_a_uml_without_its_record_is_found(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    pid = state_of(order)["pid"]
-    os.unlink(node.record_path(order["dir"]))
-    os.makedirs(f"{order['dir']}/uml/node9", exist_ok=True)
-    Path(order["dir"], "uml/node9/pid").write_text(f"{pid}\n")
-    row = state_of(order)
-    assert (row["running"], row["pid"], row["record"]["adopted"]) == (True, pid, True)
-
-
-def test_a_recycled_pid_is_not_the_node(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    typed(order, "exit 0")
-    until(lambda: (node.read_record(order["dir"]) or {}).get("exit"))
-    me = proc.process(os.getpid())
-    assert me is not None
-    record = {**json.loads(Path(order["dir"], "launch.json").read_text()), "pid": me.pid}
-    record["start"] = me.start
-    Path(order["dir"], "launch.json").write_text(json.dumps(record))
-    assert not state_of(order)["running"]
-
-
-def test_a_record_of_another_boot_has_no_process(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    record = {**json.loads(Path(order["dir"], "launch.json").read_text()), "boot_id": "other"}
-    Path(order["dir"], "launch.json").write_text(json.dumps(record))
-    found = node.read_record(order["dir"])
-    assert found is not None
-    assert found["pid"] is None
 
 
 def test_stop_says_what_it_took(order: dict[str, Any]) -> None:
@@ -379,33 +229,6 @@ def test_a_command_in_the_root_of_a_stopped_node(order: dict[str, Any], tmp_path
     assert done.returncode != 0
     assert rootlock.used_by(order["root"]) is None
     assert "/run/umlaan/root" not in Path("/proc/mounts").read_text()
-
-
-def test_a_full_log_loses_lines_and_says_so(tmp_path: Path) -> None:
-    log = ConsoleLog("/dev/full")
-    log.write(b"lost\r\n")
-    assert log.lost == 6
-    log.descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
-    log.write(b"kept\r\n")
-    text = (tmp_path / "log").read_text()
-    assert "6 bytes of console lost" in text
-    assert text.endswith("kept\n")
-
-
-def test_a_long_log_is_turned_over(tmp_path: Path) -> None:
-    log = ConsoleLog(str(tmp_path / "log"), limit=100)
-    for number in range(30):
-        log.write(f"line {number}\n".encode())
-    assert (tmp_path / "log").stat().st_size < 110
-    assert "line 29" in (tmp_path / "log").read_text() + (tmp_path / "log.1").read_text()
-
-
-def test_the_last_lines_keep_the_panic(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_text("Kernel panic - not syncing: why\r\n" + "trace\r\n" * 30)
-    lines = start.last_lines(str(path))
-    assert lines[0] == "Kernel panic - not syncing: why"
-    assert len(lines) == 16
 
 
 def test_the_taps_of_a_command_line() -> None:
