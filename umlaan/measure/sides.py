@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 # Enough for every line that a parser reads; a program under debug prints megabytes before them.
-# Upstream's m3ftpd notices SIGTERM only when a receive of 10 s has passed; killed while it holds
-# its endpoint, it leaves its node unusable for a while.
-GRACE_S = 15
 TAIL_BYTES = 65_536
+# A killed program is gone at once; one that the DVK holds, when its call has timed out.
+KILLED_S = 11
 
 
 class SideError(Exception):
@@ -170,17 +169,19 @@ class ShellSide:
     def finish(self, handle: Handle, timeout: float, grace: float = 3) -> Done:
         """Until the program ends by itself, or end it; see Side."""
         ended = _ended(str(handle.group), handle.folder)
-        # Its group may still clean up when its shell is over: it has the same grace.
+        # Its shell dies of the signal at once; upstream's m3ftpd, beside it, only when a receive
+        # of 10 s has passed, and killed before, it leaves its endpoint bound.
+        empty = f"{_empty(handle.group)} && exit 0;"
+        term = f"kill -TERM -{handle.group} 2>/dev/null"
         script = (
             f"if ( {_polled(f'{ended} && exit 0;', timeout)} ); then echo itself; "
-            f"else echo stopped; kill -TERM -{handle.group} 2>/dev/null; "
-            f"( {_polled(f'{ended} && exit 0;', GRACE_S)} ); fi; "
-            f"( {_polled(f'{_empty(handle.group)} && exit 0;', 1)} ) || "
-            f"kill -KILL -{handle.group} 2>/dev/null; "
+            f"( {_polled(empty, 1)} ) || {term}; else echo stopped; {term}; fi; "
+            f"( {_polled(empty, grace)} ) || "
+            f"{{ kill -KILL -{handle.group} 2>/dev/null; ( {_polled(empty, KILLED_S)} ); }}; "
             f"cat {handle.folder}/code 2>/dev/null || echo 137; "
             f"tail -c {TAIL_BYTES} {handle.folder}/out; rm -rf {handle.folder}"
         )
-        done = self.run(script, timeout + GRACE_S + 30)
+        done = self.run(script, timeout + grace + KILLED_S + 30)
         how, code, output = (done.output.split("\n", 2) + ["", ""])[:3]
         stopped = how == "stopped"
         return Done(int(code) if code.isdigit() else 137, output, done.seconds, timed_out=stopped)
