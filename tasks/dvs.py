@@ -22,8 +22,12 @@ def build() -> None:
 def up() -> None:
     """tests.sh 0 0 without its prompts: DVS, DC and proxies of the lab host."""
     number = lab_host().number
-    if number is not None and (not is_uml(host) or leads()):
+    if is_uml(host) and not leads():
+        return
+    if number is not None:
         dvsup.up(name="DVS, DC and proxies of the lab host", number=number)
+    else:
+        dvsup.left(name="No DVS on the lab host")
 
 
 @deploy("DVS down")

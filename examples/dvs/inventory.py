@@ -2,7 +2,7 @@
 
     pyinfra examples/dvs/inventory.py deploy.py
 
-Two, three or eight nodes: change node_count (here --data cannot).
+Two, three or eight nodes: change node_count (--data cannot), and _NODES in group_data/all.py.
 """
 
 node_count = 3

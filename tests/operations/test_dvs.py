@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tests.operations.support import commands_of
+import pytest
+
+from tests.operations.support import LAB, commands_of
 from umlaan.model.dvs import Dvs
+from umlaan.model.hostkernel import Builder
 from umlaan.operations import dvs
 
 TREE = Dvs.model_validate({"source": "/usr/src/dvs", "steps": [{"dir": "lib"}]})
@@ -55,3 +58,15 @@ def test_no_steps_is_a_message() -> None:
     said = {"umlaan-agent dvs state": json.dumps({"source": "s", "variants": {}})}
     commands = commands_of(dvs.built, Dvs(source="/usr/src/dvs"), responses=said)
     assert commands == ["dvs.steps: empty: name the directories in which make is to run"]
+
+
+def test_a_folder_of_the_project_is_not_looked_for_on_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dvs, "builder", lambda: Builder(name=LAB, cache_dir="/c"))
+    tree = TREE.model_copy(update={"source": "examples/sample-dvs"})
+    (said,) = commands_of(dvs.built, tree)
+    assert said.startswith("dvs.source: examples/sample-dvs: a relative path is a folder of the")
+    assert said.endswith(
+        f"{LAB}, which builds, is another one; put the tree there and give its absolute path"
+    )

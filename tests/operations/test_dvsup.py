@@ -242,14 +242,96 @@ def test_down_ends_what_is_up_and_nothing_the_second_time() -> None:
 STUCK = {**DATA, "dvs": {**SAMPLE, "programs": {**SAMPLE["programs"], "proxy_restart": "node"}}}
 
 
+def stuck(number: int, found: dict[str, Any]) -> tuple[list[str], list[str]]:
+    reasons: list[tuple[str, str]] = []
+    commands = commands_of(
+        dvsup.up,
+        number,
+        on=LAB if number == 0 else NODE,
+        data=STUCK,
+        responses={"dvsup look": json.dumps({f"node{number}": found})},
+        reasons=reasons,
+    )
+    return commands, [text for _, text in reasons]
+
+
 def test_a_proxy_that_cannot_be_ended_takes_its_machine_and_that_is_said() -> None:
     side = dvssides.sides(build_lab([HostData(LAB, False, STUCK), *ROWS[1:]]))[0]
     found = view(0, "own")
-    found["hashes"][f"{side['folder']}/dvs-proxy-node1/run"] = "0" * 64
-    commands = commands_of(
-        dvsup.up, 0, data=STUCK, responses={"dvsup look": json.dumps({"node0": found})}
-    )
-    assert commands == [
-        "node0: dvs-proxy-node1 can only be started anew with the machine "
+    path = f"{side['folder']}/dvs-proxy-node1/run"
+    found["hashes"][path] = "0" * 64
+    (write, said), _ = stuck(0, found)
+    # Else what starts after the reboot is the old script again.
+    assert list(order_of(write, "write")["files"]) == [path]
+    assert said == (
+        "node0: dvs-proxy-node1 can only be ended with the machine "
         "(dvs.programs.proxy_restart is node): reboot it, then run again"
+    )
+
+
+def test_where_a_peer_left_a_proxy_that_cannot_be_ended_goes_with_its_node() -> None:
+    found = view(1, "runit")
+    found["hashes"]["/etc/umlaan/dvs/dvs-proxy-node7/run"] = "0" * 64
+    commands, reasons = stuck(1, found)
+    assert reasons == [
+        "node1: end dvs-proxy-node7, it is no longer wanted",
+        "node1: restart the node, dvs-proxy-node7 cannot be ended by itself",
     ]
+    assert [word.split()[1] for word in commands] == [
+        "dvsup",
+        "node-stop",
+        "node-start",
+        "node-wait",
+        "dvsup",
+    ]
+    assert order_of(commands[0], "write")["gone"] == ["dvs-proxy-node7"]
+    # What the node starts with no longer has it: nothing is left to be ended.
+    assert order_of(commands[-1], "up")["gone"] == []
+
+
+def test_a_dvs_that_was_initialised_with_other_flags_is_initialised_again() -> None:
+    init = SIDES[1]["init"]
+    assert up(1, view(1, "runit", init=init)) == ([], [])
+    assert up(1, view(1, "runit", init=None)) == ([], [])
+    commands, reasons = up(1, view(1, "runit", init=f"{init} -L 65536"))
+    assert reasons == [
+        f"node1: initialise the DVS again, it was by: {init} -L 65536; wanted: {init}"
+    ]
+    assert order_of(commands[0], "up")["reinit"] is True
+
+
+# The lab's host ran the DVS as node0, and no longer does.
+ALONE = {**DATA, "host_dvk": False}
+UP_IN_DC = {
+    "node1": {"running": True, "record": {"dc": {"pid": 10}}},
+    "node2": {"running": True, "record": {"dc": None}},
+    "node3": {"running": False, "record": None},
+}
+
+
+def left(found: dict[str, Any]) -> tuple[list[str], list[str]]:
+    reasons: list[tuple[str, str]] = []
+    commands = commands_of(
+        dvsup.left,
+        data=ALONE,
+        responses={
+            "dvsup look": json.dumps({"node0": found}),
+            "node-state": json.dumps(UP_IN_DC),
+        },
+        reasons=reasons,
+    )
+    return commands, [text for _, text in reasons]
+
+
+def test_a_host_that_leaves_the_dvs_is_left_clean_and_its_nodes_are_stopped_first() -> None:
+    commands, reasons = left(view(0, "own"))
+    assert "node0: end dvs-proxy-node1" in reasons and "node0: end DC0 (init 10)" in reasons
+    assert reasons[-1] == "node1: stop, the DC that it runs in ends"
+    assert [word.split()[1] for word in commands] == ["node-stop", "dvsup"]
+    side = order_of(commands[-1], "down")["side"]
+    assert (side["number"], side["place"], side["folder"]) == (0, "host", SIDES[0]["folder"])
+
+
+def test_a_dvs_that_is_not_this_labs_is_not_touched() -> None:
+    assert left(view(0, "own", hashes={})) == ([], [])
+    assert commands_of(dvsup.left, data=DATA) == []

@@ -20,6 +20,7 @@ SIDE: dict[str, Any] = {
     "place": "guest",
     "shell": [],
     "state": "/proc/dvs",
+    "run": "/run/umlaan",
     "folder": "/etc/umlaan/dvs",
     "dcs": [],
     "services": [],

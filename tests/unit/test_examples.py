@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,44 @@ def test_the_dvs_between_uml_nodes_alone() -> None:
     assert "./test_dvs_init -u -n 2 -D 0 -C TEST_CLUSTER" in up
     assert "look /proc/dvs/info" in up
     assert made.nodes[0].kernel.toolchain == made.settings("@local").dvs.toolchain  # type: ignore[union-attr]
+
+
+def test_loop_programs_are_made_for_every_pair_in_both_directions(tmp_path: Path) -> None:
+    made = lab("dvs").settings("@local")
+    dvs, programs = made.dvs, made.measure.programs
+    assert dvs is not None and programs.loop_nodes is not None
+    assert set(programs.loop_nodes) == {(a, b) for a in range(3) for b in range(3) if a != b}
+    folder = tmp_path / "dvk-proxies"
+    (folder / "test").mkdir(parents=True)
+    rule = "%: %.c\n\tcp $< $@; echo $(LIBS) >>$@\n"
+    (folder / "test/Makefile").write_text(rule)
+    for name in ("loop_r-s_server", "loop_sr_client", "loop_copy_server", "loop_copy_client"):
+        (folder / f"test/{name}.c").write_text("#define \tRMTNODE\t1\nint a;\n")
+    steps = [step for step in dvs.steps if step.command and "RMTNODE" in step.command]
+    for step in steps:
+        subprocess.run(
+            ["sh", "-ec", step.command or ""],
+            cwd=tmp_path / step.dir,
+            env={**os.environ, **step.make_variables("ipc")},
+            check=True,
+            capture_output=True,
+        )
+    assert len(steps) == len(programs.loop_nodes)
+    for server, client in programs.loop_nodes:
+        there = tmp_path / programs.loop_dir.format(server=server, client=client)
+        for program, remote in (("loop_copy_server", client), ("loop_sr_client", server)):
+            library = "../../dvk-lib/libdvkipc.so"
+            wanted = f"#define \tRMTNODE\t{remote}\nint a;\n{library}\n"
+            assert (there / program).read_text() == wanted
+
+
+def test_the_buffer_in_force_is_read_from_the_dvs_itself(tmp_path: Path) -> None:
+    programs = lab("dvs").settings("@local").measure.programs
+    (tmp_path / "info").write_text("max_copy_buf=65536\nmax_copy_len=1048576\ndbglvl=0\n")
+    assert programs.buffer is not None
+    command = programs.buffer.format(state=tmp_path)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "1048576\n"
 
 
 def test_the_procedure_to_the_letter() -> None:

@@ -63,7 +63,12 @@ def script(side: Side) -> str:
                 f'[ -r {path} ] && . {path} && echo "pid ${name}" && '
                 f"grep -h -e ^State -e ^NSpid /proc/${name}/status 2>/dev/null",
             ]
-    lines += ["echo; echo '==> @pids <=='; echo /proc/[0-9]*"]
+    record = f"{shlex.quote(side['run'])}/dvs-init"
+    lines += [
+        "echo; echo '==> @init <=='",
+        f'[ -r {record} ] && IFS= read -r x <{record} && printf "%s\\n" "$x"',
+        "echo '==> @pids <=='; echo /proc/[0-9]*",
+    ]
     if not side["services"]:
         kinds = "if [ -d /run/systemd/system ]; then echo kind systemd; "
         if side["place"] == "guest":
@@ -114,6 +119,7 @@ def parse(side: Side, output: str) -> View:
         "files": files,
         "dcs": dcs,
         "pids": pids,
+        "init": next(iter(sections.get("@init", [])), None),
         "hashes": hashes,
         "kind": kind,
         "services": services,
@@ -203,6 +209,7 @@ def _once(side: Side, timeout: float) -> View:
             "files": {},
             "dcs": {},
             "pids": [],
+            "init": None,
             "hashes": {},
             "kind": None,
             "services": {},

@@ -259,7 +259,8 @@ def down(order: dict[str, Any]) -> str:
     """A lab host's side away: services, DCs, DVS state, scripts and units."""
     side, kind = order["side"], order["kind"]
     end(side, kind)
-    for name in [*side["services"], "dvs-up"]:
+    stand = [name for name in names_in(side["folder"]) if name not in side["services"]]
+    for name in [*side["services"], *stand, "dvs-up"]:
         lines = _end_lines(side, kind, name)
         if lines:
             there(side, f"remove {name}", "\n".join([*lines, "true"]))
@@ -279,10 +280,28 @@ def down(order: dict[str, Any]) -> str:
     return f"{side['name']}: DVS down"
 
 
+def names_in(folder: str) -> list[str]:
+    """The services that stand in a folder of this machine."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    return []
+
+
 def written(order: dict[str, Any]) -> str:
-    """Only the files, for a node that is about to be started anew."""
-    write(order["side"], order["files"])
-    return f"{order['side']['name']}: {len(order['files'])} files written"
+    """Only the files, for a node that is about to be started anew: nothing running is touched."""
+    side = order["side"]
+    write(side, order["files"])
+    lines = []
+    for name in order["gone"]:
+        unit = dvslook.unit(side, name)
+        if order["kind"] == "systemd":
+            lines += [f"systemctl disable --quiet {unit}; rm -f /etc/systemd/system/{unit}"]
+        elif order["kind"] == "runit":
+            lines += [f"rm -f /etc/service/{name}"]
+        lines += [f"rm -rf {shlex.quote(side['folder'] + '/' + name)}"]
+    if lines:
+        there(side, "take away what is no longer wanted", "\n".join([*lines, "true"]))
+    return f"{side['name']}: {len(order['files'])} files written"
 
 
 def main(argv: list[str]) -> int:

@@ -20,7 +20,13 @@ from umlaan.facts.base import agent
 from umlaan.facts.dvs import DvsBuilds
 from umlaan.model.dvs import Dvs
 from umlaan.model.hostkernel import Builder
-from umlaan.operations.builder import Bring, build_command, builder, builder_fact
+from umlaan.operations.builder import (
+    Bring,
+    build_command,
+    builder,
+    builder_fact,
+    builder_host,
+)
 from umlaan.operations.common import (
     agent_fact,
     carrier,
@@ -108,6 +114,14 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
 
 def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None]:
     """Built on the builder, in its cache; brought to the lab host's cache, installed from there."""
+    local = type(builder_host(which).connector).__name__ == "LocalConnector"
+    if not dvs.source.startswith("/") and not local:
+        yield from fail(
+            f"dvs.source: {dvs.source}: a relative path is a folder of the project on the machine "
+            f"that runs pyinfra, and {which.name}, which builds, is another one; put the tree "
+            "there and give its absolute path"
+        )
+        return
     source = dvs.source if dvs.source.startswith("/") else str(Path.cwd() / dvs.source)
     there = plan.spec(dvs, lab().host(which.name), source)
     words = json.dumps(there, sort_keys=True)

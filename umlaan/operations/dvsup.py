@@ -137,17 +137,18 @@ def _as_written(side: Side) -> Commands:
 def _with_its_node(side: Side, change: dvsup.Change) -> Commands:
     """Proxies that cannot be ended: the whole node is started anew."""
     what = ", ".join(change.stuck()) or "the DVS"
+    # First, so that what starts next is what is wanted.
+    yield _command("write", change.order(side))
     if side["place"] == "host":
         yield from fail(
-            f"{side['name']}: {what} can only be started anew with the machine "
+            f"{side['name']}: {what} can only be ended with the machine "
             "(dvs.programs.proxy_restart is node): reboot it, then run again"
         )
         return
-    why(f"{side['name']}: restart the node, {what} cannot be started anew by itself")
+    why(f"{side['name']}: restart the node, {what} cannot be ended by itself")
     node = lab().node(side["name"])
-    yield _command("write", change.order(side))
     yield from _restart(node)
-    change.files, change.restart, change.reinit = {}, [], False
+    change.files, change.restart, change.gone, change.reinit = {}, [], [], False
     yield _command("up", change.order(side))
 
 
@@ -225,6 +226,7 @@ def down() -> Commands:
         None,
     )
     if side is None:
+        yield from _left(stop=False)
         return
     view = views_of([side]).get(side["name"])
     if view is None or not view["answers"]:
@@ -235,4 +237,30 @@ def down() -> Commands:
         return
     for reason in reasons:
         why(reason)
+    yield _command("down", {"side": dvssides.asked(side), "kind": view["kind"]})
+
+
+@operation()
+def left() -> Commands:
+    """
+    What a lab host's DVS left behind where the lab has none on it any more (host_dvk was True).
+
+    The nodes that run inside its DC are stopped before; their own stages start them again.
+    """
+    yield from _left(stop=True)
+
+
+def _left(stop: bool) -> Commands:
+    side = dvssides.former(lab(), carrier().name)
+    view = None if side is None else views_of([side]).get(side["name"])
+    # Only what has this lab's scripts beside it: DVS and DC may be another one's.
+    if side is None or view is None or not view["hashes"]:
+        return
+    for reason in dvsup.standing(side, view):
+        why(reason)
+    rows = node_rows(carrier(), lab(), lab().nodes_on(carrier().name), reach=False) if stop else {}
+    for name, row in rows.items():
+        if row["running"] and row["record"].get("dc"):
+            why(f"{name}: stop, the DC that it runs in ends")
+            yield from stop_commands(lab().node(name))
     yield _command("down", {"side": dvssides.asked(side), "kind": view["kind"]})

@@ -51,6 +51,18 @@ def sides(lab: Lab) -> dict[int, Side]:
     return out
 
 
+def former(lab: Lab, name: str) -> Side | None:
+    """The side that a lab host would be if it ran a DVS; None where it does, or has no tree.
+
+    For what stands there since it did: its number, if it had another one, is not known any more.
+    """
+    host, dvs = lab.host(name), lab.settings(name).dvs
+    if host.number is not None or dvs is None:
+        return None
+    number = lab.host_settings[name].number or 0
+    return _Maker(lab, dvs, host.model_copy(update={"number": number}), number).side()
+
+
 class _Maker:
     """Fills the templates of one side in."""
 
@@ -127,6 +139,7 @@ class _Maker:
         peers = [self.peer(n, o) for n, o in others] if programs.proxy is not None else []
         dcs = [self._dc(dcid) for dcid in self.dcids]
         joins = self._joins(peers)
+        init = (None if host else programs.guest_init) or programs.init
         out: Side = {
             "name": self.name,
             "number": self.number,
@@ -137,6 +150,7 @@ class _Maker:
             "namespace": self.network.namespace if host else None,
             "cluster": self.dvs.cluster,
             "debug": self.dvs.debug,
+            "init": self.inside(programs.init_dir, init),
             "state": self.state,
             "run": self.run,
             "tree": self.tree,
@@ -191,12 +205,11 @@ class _Maker:
     def _files(self, side: Side, joins: list[dict[str, Any]]) -> dict[str, str]:
         programs, folder = self.programs, self.folder
         guest = side["place"] == "guest"
-        init = (programs.guest_init if guest else None) or programs.init
         values = {
             **side,
             "environment": self.environment(),
             "prepare": programs.guest_prepare if guest else None,
-            "init": shlex.quote(self.inside(programs.init_dir, init)),
+            "init": shlex.quote(side["init"]),
             "joins": joins,
             "proxy_dir": shlex.quote(f"{self.tree}/{programs.proxy_dir}"),
         }

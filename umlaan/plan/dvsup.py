@@ -28,8 +28,8 @@ class Change:
     kind: str = "own"
 
     def stuck(self) -> list[str]:
-        """The proxies that must start anew: where they cannot be ended, their whole node does."""
-        return [name for name in self.restart if name.startswith("dvs-proxy-")]
+        """The proxies that are to be ended: where they cannot be, their whole node is."""
+        return [n for n in (*self.gone, *self.restart) if n.startswith("dvs-proxy-")]
 
     def order(self, side: Side) -> dict[str, Any]:
         """What the agent's ``dvsup up`` is told."""
@@ -90,6 +90,10 @@ def _dvs(side: Side, view: View, out: Change) -> None:
         out.reasons.append(f"{name}: initialise the DVS, {side['state']}/info is not there")
     else:
         faults = differences(side, found)
+        then = view.get("init")
+        # Of a run of an older umlaan nobody knows how it was initialised.
+        if not faults and then not in (None, side["init"]):
+            faults = [f"it was by: {then}; wanted: {side['init']}"]
         out.reinit = bool(faults)
         out.reasons += [f"{name}: initialise the DVS again, {text}" for text in faults]
     for number, dc in view["dcs"].items():

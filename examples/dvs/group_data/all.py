@@ -1,10 +1,12 @@
 """A lab whose user has the DVS at /usr/src/dvs and Linux 4.9.88 at /usr/src/linux.
 
-Laid over the repository's group_data/all.py. Neither tree is written to. Paths of your own, and
-patches that your copy needs, go here or into --data ("kernel.patches=…").
+Laid over the repository's group_data/all.py. Nothing of yours is written to. What else has to be
+there, and why, stands in docs/dvs.md, "The real DVS, step by step".
 """
 
 _DVS = "/usr/src/dvs"
+# As many as inventory.py has: the loop programs are compiled for one pair of nodes each.
+_NODES = 3
 
 # 4.9's UML and the DVS's IPC variant are 32-bit: compiled in a build root, with a root to match.
 _BUILD_ROOT = {
@@ -19,10 +21,11 @@ host_dvk = False
 
 kernel = {
     "source": "/usr/src/linux",
-    # In order. The second holds what the overlay needs and no longer carries itself
+    # In order. The second holds what the first needs and no longer carries itself
     # (ipc/dvk_ipc.h, ipc/dvk_decode.c: they stand in linux-5.10.94/ipc today).
-    "overlays": [f"{_DVS}/linux-4.9.88"],
-    "patches": [],
+    "overlays": [f"{_DVS}/linux-4.9.88", "/usr/src/dvs-overlay"],
+    # *.patch, -p1, of your own: what the overlay needs to compile for UML.
+    "patches": ["/usr/src/dvs-patches"],
     "beside": {"/usr/src/dvs": _DVS},
     "subarch": "i386",
     "base": f"{_DVS}/kernel/UMLaaN/UMLaaN-guest.config",
@@ -42,6 +45,27 @@ def _step(folder: str, before: str = "") -> dict[str, object]:
     return {"dir": folder, **libs}
 
 
+_PAIRS = [(a, b) for a in range(_NODES) for b in range(_NODES) if a != b]
+
+
+def _loops(server: int, client: int) -> dict[str, object]:
+    """Copies of the loop programs for one pair of nodes; upstream's are for server 0, client 1."""
+    there = f"test-{server}-{client}"
+    own = " ".join(
+        f"sed -i -E 's/^(#define[[:space:]]+RMTNODE[[:space:]]+).*/\\1{number}/' {files};"
+        for files, number in (
+            ("loop_r-s_server.c loop_copy_server.c", client),
+            ("loop_sr_client.c loop_copy_client.c", server),
+        )
+    )
+    targets = "loop_r-s_server loop_sr_client loop_copy_server loop_copy_client"
+    return {
+        **_step("dvk-proxies"),
+        "command": f"rm -rf {there}; mkdir {there}; cp test/Makefile test/*.[ch] {there}; "
+        f'cd {there}; {own} make LIBS="../$LIBS" {targets}',
+    }
+
+
 dvs = {
     "source": _DVS,
     "exclude": [".git", "linux-4.9.88", "linux-5.10.94", "doc", "vos"],
@@ -59,6 +83,7 @@ dvs = {
         _step("dvk-proxies", "/usr/src/dvs/lib/config/libconfig.so "),
         _step("dvk-proxies/test"),
         _step("dvk-proxies/test/m3ftp"),
+        *(_loops(server, client) for server, client in _PAIRS),
     ],
     "cluster": "TEST_CLUSTER",
     "programs": {
@@ -74,10 +99,11 @@ dvs = {
 measure = {
     "buffers": ["1M"],
     "programs": {
-        # Compiled in: the server on node0, the client on node1.
-        "loop_nodes": [0, 1],
+        "loop_dir": "dvk-proxies/test-{server}-{client}",
+        "loop_nodes": _PAIRS,
         "environment": {},
-        "buffer": "sed -n 's/^max_copylen=//p' {state}/info",
+        # m3ftp moves this much at once; 64 KiB: -L 65536 after guest_init's program.
+        "buffer": "sed -n 's/^max_copy_len=//p' {state}/info",
     },
 }
 
