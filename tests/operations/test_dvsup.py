@@ -11,6 +11,7 @@ from pyinfra.api.state import StateStage
 
 from tests.operations.support import LAB, NODE, commands_of
 from tests.unit.test_dvs_sides import SAMPLE
+from umlaan.agent import dvsup as agent
 from umlaan.model.lab import HostData, build_lab
 from umlaan.operations import dvsup
 from umlaan.plan import dvssides
@@ -194,7 +195,7 @@ def test_a_pair_is_joined_only_when_both_sides_say_so(monkeypatch: pytest.Monkey
     ]
     order = order_of(commands[0], "join")
     assert order["pairs"] == [["node1", 0, "node0", [0]], ["node0", 1, "node1", [0]]]
-    assert (order["deadline"], order["again"]) == (60, True)
+    assert (order["deadline"], order["again"], order["remedy"]) == (60, True, "")
 
 
 def test_a_pair_that_connects_again_by_itself_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +268,23 @@ def test_a_proxy_that_cannot_be_ended_takes_its_machine_and_that_is_said() -> No
         "node0: dvs-proxy-node1 can only be ended with the machine "
         "(dvs.programs.proxy_restart is node): reboot it, then run again"
     )
+
+
+def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hung = view(0, "own", files={"proxies/info": f"  1     3   742   743   node1 {MAP}\n"})
+    views = {"node0": hung, "node1": view(1, "runit")}
+    (command,) = commands_of(
+        dvsup.joined, 1, on=NODE, data=STUCK, responses={"dvsup look": json.dumps(views)}
+    )
+    order = {**order_of(command, "join"), "deadline": 0}
+    assert order["again"] is False
+    monkeypatch.setattr(agent.dvslook, "looks", lambda sides: views)
+    with pytest.raises(agent.NotUp) as told:
+        agent.join(order)
+    assert "node0 says its proxy has its sender connected" in str(told.value)
+    assert str(told.value).endswith("start all nodes anew together, umlaan down and then umlaan up")
 
 
 def test_where_a_peer_left_a_proxy_that_cannot_be_ended_goes_with_its_node() -> None:

@@ -211,7 +211,10 @@ def join(order: dict[str, Any]) -> str:
                     again(sides[name], views[name]["kind"], f"dvs-proxy-{side}")
         return missing
 
-    await_(order["sides"], lacks, order["deadline"], what)
+    try:
+        await_(order["sides"], lacks, order["deadline"], what)
+    except NotUp as fault:
+        raise NotUp("\n".join(filter(None, [str(fault), order["remedy"]]))) from None
     return f"{what}: joined after {time.monotonic() - begun:.1f} s"
 
 

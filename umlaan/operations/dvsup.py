@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 SETTLE = 3.0  # s in which a pair that lost its link a moment ago connects again by itself
 
 
+# A proxy of the real DVS that hung at its start, or outlived its peer, connects no more.
+REMEDY = (
+    "these proxies cannot be ended by themselves (dvs.programs.proxy_restart is node): start all "
+    "nodes anew together, umlaan down and then umlaan up"
+)
+
+
 def views_of(sides: list[Side], light: bool = False) -> dict[str, View]:
     """How these sides are now, by name; each lab host is asked once for those it carries.
 
@@ -200,6 +207,7 @@ def joined(number: int) -> Commands:
         "pairs": wanted.pairs,
         "deadline": side["connect_timeout"],
         "again": side["proxy_restart"] == "proxy",
+        "remedy": "" if side["proxy_restart"] == "proxy" else REMEDY,
         "what": f"{side['name']} and its peers",
     }
     yield _command("join", order)
