@@ -22,6 +22,7 @@ import pytest
 
 from umlaan.agent import kconfig, kernel_build, kernel_state
 from umlaan.agent.chamber import BuildError
+from umlaan.agent.files import locked
 from umlaan.agent.index import hash_file
 from umlaan.model.kernel import Kernel
 from umlaan.plan import kernel as plan
@@ -127,6 +128,20 @@ def test_an_edit_compiles_one_file(
     (tree / "kernel/exit.c").write_text("int exit(void) { return 4; }\n")
     assert built(spec) == first
     assert "taken from the cache" in capfd.readouterr().out
+
+
+def test_a_kernel_of_the_cache_waits_for_no_other_build(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(tmp_path, str(tree))
+    first = built(spec)
+    shutil.rmtree(spec["dir"])
+    order = tmp_path / "spec.json"
+    order.write_text(json.dumps(spec))
+    monkeypatch.setattr(kernel_build, "converge", lambda *_: pytest.fail("it was built"))
+    with locked(f"{spec['cache']}/lock/kernel", "another lab's build"):
+        assert kernel_build.main([str(order)]) == 0
+    assert hash_file(f"{spec['dir']}/linux") == first
 
 
 def test_a_configuration_edited_by_hand_is_written_anew(tmp_path: Path, tree: Path) -> None:

@@ -1,7 +1,7 @@
 """``kernel-build SPEC-FILE``: build a kernel, or take it from the cache, and put it in its place.
 
 Source, layers, configuration, make, stamp: each step is skipped where its result is there. All of
-it can be interrupted at any point; the next run goes on. Runs under a lock on the cache.
+it can be interrupted at any point; the next run goes on. One build at a time on a cache.
 """
 
 from __future__ import annotations
@@ -185,12 +185,23 @@ def unpack(spec: dict[str, Any]) -> None:
 def converge(spec: dict[str, Any], jobs: int) -> None:
     """The whole way. BuildError, one message, where it cannot be gone."""
     found = resolve(spec)
-    folder = kernel_state.cached(spec["cache"], found["key"])
-    if folder:
-        say("taken from the cache, whole")
-    else:
+    if not taken(spec, found):
         unpack(spec)
-        folder = build(spec, found, jobs)
+        _placed(spec, found, build(spec, found, jobs))
+
+
+def taken(spec: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Put the kernel of these inputs in its place if the cache has it; True if so."""
+    whole = found["key"] is not None and not found["faults"]
+    folder = kernel_state.cached(spec["cache"], found["key"]) if whole else None
+    if folder is None:
+        return False
+    say("taken from the cache, whole")
+    _placed(spec, found, folder)
+    return True
+
+
+def _placed(spec: dict[str, Any], found: dict[str, Any], folder: str) -> None:
     place(folder, spec["dir"], found["inputs"])
     if spec.get("keep"):
         prune(spec)
@@ -202,8 +213,10 @@ def main(argv: list[str]) -> int:
     jobs = len(os.sched_getaffinity(0))
     named = " of ".join(str(word) for word in spec["source"].values())
     try:
-        with locked(f"{spec['cache']}/lock/kernel", f"the build of {named}", wait=3600):
-            converge(spec, jobs)
+        # Another lab's build may take long; what is built already waits for nobody.
+        if not taken(spec, kernel_state.gather(spec)):
+            with locked(f"{spec['cache']}/lock/kernel", f"the build of {named}", wait=3600):
+                converge(spec, jobs)
     except (BuildError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1

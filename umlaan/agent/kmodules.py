@@ -39,9 +39,11 @@ def own_release(spec: dict[str, Any], key: str) -> list[str]:
 
 
 def staged(spec: dict[str, Any], make: Make, out: str, made: dict[str, Any], beside: str) -> None:
-    """Put System.map and the packed modules beside the image and name them in made["extra"]."""
-    made["extra"] = ["System.map"]
-    shutil.copyfile(f"{out}/System.map", f"{beside}/System.map")
+    """Put a host kernel's System.map and the packed modules beside the image; made names them."""
+    made["extra"] = []
+    if spec["arch"] != "um":
+        made["extra"].append("System.map")
+        shutil.copyfile(f"{out}/System.map", f"{beside}/System.map")
     if made["options"].get("MODULES") != "y":
         return
     stage = f"{out}/.umlaan-modules"
