@@ -133,8 +133,11 @@ def test_up_from_nothing() -> None:
     assert commands[2].endswith(
         f"name eth0 && {IP} addr replace 192.168.1.100/32 dev eth0 && {IP} link set eth0 up"
     )
-    assert commands[3].startswith("umlaan-agent network put /etc/netns/umlaan/hosts 0644 ")
-    assert "192.168.1.101\tnode1\n" in commands[3]
+    assert commands[3] == (
+        f"umlaan-agent network names /etc/netns/umlaan/hosts {MARK} '192.168.1.100\tnode0' "
+        "'192.168.1.101\tnode1' "
+        "--backup /var/lib/umlaan/umlaan/backup/etc/netns/umlaan/hosts"
+    )
     assert len(commands) == 4
 
 
@@ -367,4 +370,10 @@ def test_down_on_the_host_itself_takes_the_block_out() -> None:
     block = f"# {MARK} begin\n192.168.1.101\tnode1\n# {MARK} end\n"
     found["files"] = {"/etc/hosts": HOSTS + block + "10.0.0.1\tmine\n"}
     (command,) = run("down", found, ON_HOST)
-    assert command == f"umlaan-agent network put /etc/hosts 0644 '{HOSTS}10.0.0.1\tmine\n'"
+    assert command == f"umlaan-agent network names /etc/hosts {MARK}"
+
+
+def test_a_long_hosts_file_is_not_carried_in_the_command() -> None:
+    found = bare()
+    found["files"] = {"/etc/hosts": "0.0.0.0\tan.advertiser.example\n" * 20_000}
+    assert max(map(len, run("up", found))) < 2_000

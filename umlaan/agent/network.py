@@ -1,7 +1,9 @@
 """``network read|put|txoff …``: the lab host's links, and the files beside them, as one JSON value.
 
 ``read NAMESPACE|- [--file FILE]… [--leaving MARK]`` prints what plan/network_state.py parses.
-``put FILE MODE TEXT [--backup FILE]`` writes a file atomically, its first version kept.
+``put FILE MODE TEXT`` writes a file atomically.
+``names FILE MARK [--backup FILE] [ROW]…`` puts the lab's block of names into a hosts file, or takes
+it out where there are no rows; the file's first version is kept.
 ``txoff NAMESPACE|- LINK`` turns a tap's transmit checksum offload off (ethtool -K LINK tx off).
 """
 
@@ -25,8 +27,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from umlaan.agent.blocks import with_block, without
 from umlaan.agent.files import write_atomic
 
+HOSTS = "/etc/hosts"
 NM_PID = "/run/NetworkManager/NetworkManager.pid"
 NETNS_DIR = "/run/netns"
 CLONE_NEWNET = 0x40000000
@@ -121,7 +125,7 @@ def _comm(pid: str) -> str:
 def text_of(path: str) -> str | None:
     """A file's text; None where there is none."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -200,24 +204,53 @@ def read(name: str | None, files: list[str], *, leaving: str = "", links: Any = 
     return found
 
 
-def put(path: str, mode: int, text: str, backup: str | None) -> None:
-    """Write a file, its first version kept as backup. A bind-mounted one is written in place."""
-    path = os.path.realpath(path)
+def header(mark: str) -> str:
+    """The first line of a hosts file that is umlaan's own copy of the host's."""
+    return f"# {mark}: {HOSTS} with the lab's nodes before it"
+
+
+def names(path: str, mark: str, rows: list[str], now: str | None, hosts: str | None) -> str:
+    """What a hosts file is to hold: its own text and the lab's block of rows, or none.
+
+    now: its text; hosts: the host's own, which is copied into a namespace's file that nobody has.
+    """
+    if not rows:
+        return without(now or "", mark)
+    if path == HOSTS:
+        return with_block(now or "", mark, rows)
+    if now is None or now.startswith(header(mark)):
+        base = without(hosts or "127.0.0.1\tlocalhost\n", mark)
+        return f"{header(mark)}\n{with_block(base, mark, rows, on_top=True)}"
+    return with_block(without(now, mark), mark, rows, on_top=True)
+
+
+def put_names(path: str, mark: str, rows: list[str], backup: str | None) -> None:
+    """Bring a hosts file to what it is to hold, as it is at this moment."""
     before = text_of(path)
+    text = names(path, mark, rows, before, text_of(HOSTS))
     if backup and before is not None and not os.path.exists(backup):
         write_atomic(backup, before.encode(errors="surrogateescape"), 0o600)
-    if before is not None:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+    if text != before:
+        put(path, 0o644, text)
+
+
+def put(path: str, mode: int, text: str) -> None:
+    """Write a file, one that is there keeps owner and mode. A bind-mounted one in place."""
+    path = os.path.realpath(path)
     data = text.encode(errors="surrogateescape")
+    owner = None
+    with contextlib.suppress(FileNotFoundError):
+        info = os.stat(path)
+        mode, owner = stat.S_IMODE(info.st_mode), (info.st_uid, info.st_gid)
     try:
         write_atomic(path, data, mode)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        with contextlib.suppress(OSError):
-            os.unlink(f"{path}.new-{os.getpid()}")
         with open(path, "wb") as file:
             file.write(data)
+    if owner is not None:
+        os.chown(path, *owner)
 
 
 def main(argv: list[str]) -> int:
@@ -232,7 +265,11 @@ def main(argv: list[str]) -> int:
     puts.add_argument("path")
     puts.add_argument("mode", type=lambda text: int(text, 8))
     puts.add_argument("text")
-    puts.add_argument("--backup")
+    blocks = verbs.add_parser("names")
+    blocks.add_argument("path")
+    blocks.add_argument("mark")
+    blocks.add_argument("rows", nargs="*")
+    blocks.add_argument("--backup")
     off = verbs.add_parser("txoff")
     off.add_argument("namespace")
     off.add_argument("link")
@@ -242,7 +279,9 @@ def main(argv: list[str]) -> int:
         if options.verb == "read":
             print(json.dumps(read(namespace, options.file, leaving=options.leaving)))
         elif options.verb == "put":
-            put(options.path, options.mode, options.text, options.backup)
+            put(options.path, options.mode, options.text)
+        elif options.verb == "names":
+            put_names(options.path, options.mark, options.rows, options.backup)
         else:
             with inside(namespace):
                 _ethtool(options.link, ETHTOOL_STXCSUM, 0)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from umlaan.agent.blocks import lines_of, with_block, without
+from umlaan.agent.blocks import lines_of, without
+from umlaan.agent.network import HOSTS, header, names
 from umlaan.plan.network import AGENT, Change, Words, shared_changes, tap_changes
-from umlaan.plan.network_state import HOSTS, Found, Wanted
+from umlaan.plan.network_state import Found, Wanted
 from umlaan.plan.templates import render
 
 
-def _put(path: str, text: str, mode: str = "0644", backup: str | None = None) -> Words:
-    words: Words = (AGENT, "network", "put", path, mode, text)
-    return (*words, "--backup", backup) if backup else words
+def _put(path: str, text: str) -> Words:
+    return (AGENT, "network", "put", path, "0644", text)
+
+
+def _names(wanted: Wanted, *more: str) -> Words:
+    # The rows alone: a hosts file may be longer than a command can be.
+    return (AGENT, "network", "names", wanted.hosts_file, wanted.mark, *more)
 
 
 def _rows(wanted: Wanted) -> list[str]:
     return [f"{address}\t{name}" for name, address in wanted.peers]
-
-
-def _header(wanted: Wanted) -> str:
-    return f"# {wanted.mark}: {HOSTS} with the lab's nodes before it"
 
 
 def hosts_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
@@ -28,28 +29,22 @@ def hosts_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
     path = wanted.hosts_file
     now = found.files.get(path)
     backup = f"{wanted.state_dir}/backup{path}"
-    if not wanted.namespace:
-        text = with_block(now or "", wanted.mark, _rows(wanted))
-    elif now is None or now.startswith(_header(wanted)):
-        base = without(found.files.get(HOSTS) or "127.0.0.1\tlocalhost\n", wanted.mark)
-        block = with_block(base, wanted.mark, _rows(wanted), on_top=True)
-        text = f"{_header(wanted)}\n{block}"
-    else:
-        text = with_block(without(now, wanted.mark), wanted.mark, _rows(wanted), on_top=True)
-    if text == now:
+    rows = _rows(wanted)
+    if names(path, wanted.mark, rows, now, found.files.get(HOSTS)) == now:
         return
-    yield Change(f"{path}: {_difference(wanted, now)}", (_put(path, text, backup=backup),))
+    words = _names(wanted, *rows, "--backup", backup)
+    yield Change(f"{path}: {_difference(wanted, now)}", (words,))
 
 
 def _difference(wanted: Wanted, now: str | None) -> str:
-    names = ", ".join(name for name, _ in wanted.peers)
+    nodes = ", ".join(name for name, _ in wanted.peers)
     first, last = lines_of(wanted.mark)
     lines = (now or "").splitlines()
     if first not in lines:
-        return f"add the lab's nodes: {names}"
+        return f"add the lab's nodes: {nodes}"
     body = lines[lines.index(first) + 1 :]
     if last not in body:
-        return f"write the lab's nodes again ({names}), their block has no end"
+        return f"write the lab's nodes again ({nodes}), their block has no end"
     body = body[: body.index(last)]
     is_ = {line.split()[1]: line.split()[0] for line in body if len(line.split()) == 2}
     wanted_rows = dict(wanted.peers)
@@ -159,9 +154,8 @@ def _hosts_down(wanted: Wanted, found: Found) -> Iterator[Change]:
     now = found.files.get(path)
     if now is None:
         return
-    if now.startswith(_header(wanted)):
+    if now.startswith(header(wanted.mark)):
         assert wanted.namespace is not None
         yield Change(f"{path}: remove", names_away(wanted.namespace))
     elif without(now, wanted.mark) != now:
-        text = without(now, wanted.mark)
-        yield Change(f"{path}: take the lab's nodes out", (_put(path, text),))
+        yield Change(f"{path}: take the lab's nodes out", (_names(wanted),))
