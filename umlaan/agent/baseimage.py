@@ -19,7 +19,7 @@ from typing import Any
 
 from umlaan.agent import apt
 from umlaan.agent.chamber import say
-from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.files import locked, mounts_below, read_json, write_json
 
 # Raised where the recipe below changes what it makes.
 RECIPE = 2
@@ -133,7 +133,9 @@ def scratch(work: str) -> Iterator[str]:
 
     In memory where there is plenty: dpkg syncs each file, which takes a quarter of the time.
     """
-    memory = f"{MEMORY}/umlaan-base-{os.path.basename(work)}"
+    # Another cache may be making the same image at this moment.
+    own = hashlib.sha256(os.fsencode(os.path.realpath(work))).hexdigest()[:12]
+    memory = f"{MEMORY}/umlaan-base-{own}-{os.path.basename(work)}"
     for left in glob.glob(f"{MEMORY}/umlaan-base-*"):
         with contextlib.suppress(OSError), _held(left):
             _remove(left)
@@ -210,8 +212,7 @@ def _bytes_in(path: str) -> int:
 
 def _remove(path: str) -> None:
     """Remove a folder of ours, never through a mount that stands in it."""
-    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
-        held = [line.split()[1] for line in mounts if line.split()[1].startswith(f"{path}/")]
+    held = mounts_below(path)
     if held:
         raise SystemExit(f"{path}: {held[0]} is mounted in it; unmount it first")
     shutil.rmtree(path, ignore_errors=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from umlaan.agent import apt
 from umlaan.agent.chamber import BuildError, Chamber, say
-from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.files import locked, mounts_below, read_json, write_json
 from umlaan.agent.spec import load
 
 
@@ -77,8 +77,7 @@ def describe(spec: dict[str, Any], folder: str) -> dict[str, Any]:
 
 def _remove(folder: str) -> None:
     """Remove a root that nothing is mounted in: chambers mount in a namespace of their own."""
-    with open("/proc/self/mounts", encoding="utf-8") as mounts:
-        held = [line.split()[1] for line in mounts if line.split()[1].startswith(f"{folder}/")]
+    held = mounts_below(folder)
     if held:
         raise BuildError(f"{folder}: {held[0]} is mounted in it; unmount it first")
     shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +96,7 @@ def main(argv: list[str]) -> int:
                 _remove(left)
             if stamp_of(spec["dir"]) is None:
                 make(spec)
-    except (BuildError, TimeoutError) as error:
+    except (BuildError, TimeoutError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
-def write_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
-    """Write beside, sync, rename: the file is old or new, never half. OSError if it cannot."""
+def write_atomic(path: str, data: bytes, mode: int | None = None) -> None:
+    """Write beside, sync, rename: the file is old or new, never half. OSError if it cannot.
+
+    mode: exactly this one, whatever the umask is; without it 0644 as the umask narrows it.
+    """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     beside = f"{path}.new-{os.getpid()}"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode or 0o644)
     try:
+        if mode is not None:
+            os.fchmod(descriptor, mode)
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
@@ -27,7 +33,11 @@ def write_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
         os.unlink(beside)
         raise
     os.close(descriptor)
-    os.rename(beside, path)
+    try:
+        os.rename(beside, path)
+    except OSError:
+        os.unlink(beside)
+        raise
 
 
 def write_json(path: str, value: Any) -> None:
@@ -44,7 +54,14 @@ def read_json(path: str) -> Any:
         return None
 
 
-@contextmanager
+def name_holder(descriptor: int, holder: str) -> None:
+    """Write into a lock that is held who has it; on a full disk it holds without a name."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{holder} (pid {os.getpid()})\n".encode(), 0)
+
+
+@contextlib.contextmanager
 def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
     """Hold an flock that names its holder. TimeoutError, naming who has it, after wait seconds."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -65,8 +82,21 @@ def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
                     who = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
                     print(f"umlaan: waits for {who or 'another process'}", file=sys.stderr)
                 time.sleep(0.2)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{holder} (pid {os.getpid()})\n".encode(), 0)
+        name_holder(descriptor, holder)
         yield
     finally:
         os.close(descriptor)
+
+
+def mounts_below(folder: str) -> list[str]:
+    """Mount points at or below a folder: a reason to remove nothing there."""
+    real = os.path.realpath(folder)
+    # As bytes of the file system: any user's mount may have a name in any encoding.
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        points = [_unescaped(line.split(" ")[1]) for line in file]
+    return [point for point in points if point == real or point.startswith(f"{real}/")]
+
+
+def _unescaped(point: str) -> str:
+    """The kernel writes a blank, tab, newline and backslash as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)

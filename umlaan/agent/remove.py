@@ -11,9 +11,11 @@ import json
 import os
 import shutil
 import stat
+import sys
 from typing import Any
 
 from umlaan.agent import node
+from umlaan.agent.files import mounts_below
 
 OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain", "backup")
 
@@ -39,14 +41,6 @@ def strays(spec: dict[str, Any]) -> list[dict[str, str]]:
     return found
 
 
-def mounts_below(folder: str) -> list[str]:
-    """Mount points below a folder: a reason to remove nothing."""
-    real = os.path.realpath(folder)
-    with open("/proc/self/mounts", encoding="utf-8") as file:
-        points = [line.split()[1].encode().decode("unicode_escape") for line in file]
-    return [point for point in points if point == real or point.startswith(f"{real}/")]
-
-
 def remove(spec: dict[str, Any]) -> int:
     """Remove what is ours; exit code 1, naming it, where something is mounted there."""
     folder = spec["state_dir"]
@@ -69,6 +63,10 @@ def main(argv: list[str]) -> int:
     """The ``remove`` verb."""
     spec = json.loads(argv[1])
     if argv[0] == "do":
-        return remove(spec)
+        try:
+            return remove(spec)
+        except OSError as error:
+            print(f"not all was removed: {error}", file=sys.stderr)
+            return 1
     print(json.dumps(strays(spec) if argv[0] == "strays" else present(spec)))
     return 0

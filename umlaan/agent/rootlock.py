@@ -14,6 +14,8 @@ import stat
 import struct
 import time
 
+from umlaan.agent.files import name_holder
+
 LOCK_DIR = "/run/umlaan/lock"
 
 
@@ -49,8 +51,7 @@ def take(root: str, holder: str, wait: float = 0.0) -> int:
                 os.close(descriptor)
                 raise RootBusy(f"root {root} is held by {who or 'another process'}") from None
             time.sleep(0.05)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{holder} (pid {os.getpid()})\n".encode(), 0)
+    name_holder(descriptor, holder)
     return descriptor
 
 
@@ -65,7 +66,8 @@ def holder(root: str) -> str | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: two that only look must not take each other for a holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _text(descriptor) or "another process"
     finally:
@@ -101,7 +103,7 @@ def _exclusive(root: str) -> str | None:
     except OSError as error:
         if error.errno == errno.EBUSY:
             return "a mount in another mount namespace, or another claim of the kernel's"
-        raise
+        return f"something: it cannot be opened ({os.strerror(error.errno or 0)})"
     return None
 
 
@@ -114,7 +116,9 @@ def _loop(real: str) -> str | None:
         if not name.startswith("loop"):
             continue
         try:
-            with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8") as file:
+            with open(
+                f"/sys/block/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 backing = file.read().strip()
         except OSError:
             continue
