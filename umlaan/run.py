@@ -170,6 +170,10 @@ def _lock(host: Host, lab_host: LabHost) -> Any:
         stdin, stdout, _ = client.exec_command(command)
         answer = stdout.readline().strip()
         kept = (stdin, stdout)
+    if answer.startswith("no lock:"):
+        raise DeployError(
+            f"{host.name}: {answer.removeprefix('no lock: ')}; umlaan works as root there"
+        )
     if answer != "locked":
         raise DeployError(f"another run is at work on {host.name}: {answer or 'no answer'}")
     return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 VERBS = {
@@ -46,6 +47,10 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in VERBS:
         print(f"umlaan agent: verbs are {', '.join(sorted(VERBS))}", file=sys.stderr)
         return 64
+    for stream in (sys.stdout, sys.stderr):
+        # pyinfra reads UTF-8 whatever the lab host's locale is, and a log may hold any character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     module = importlib.import_module(f"umlaan.agent.{VERBS[argv[0]]}")
     return int(module.main(argv[1:]))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from typing import Any
 
 from umlaan.agent.files import write_atomic
@@ -62,12 +63,31 @@ def make(spec: dict[str, Any]) -> None:
         if name not in lacking:
             continue
         if os.path.exists(path):
-            done = subprocess.run(["ssh-keygen", "-y", "-f", path], capture_output=True, check=True)
-            write_atomic(f"{path}.pub", done.stdout)
+            try:
+                write_atomic(f"{path}.pub", _keygen("-y", "-f", path))
+            except ValueError as error:
+                raise ValueError(f"{error}; remove {path} to have it made anew") from None
             continue
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"umlaan {spec['lab']}"]
-        subprocess.run([*command, "-f", path], check=True, stdin=subprocess.DEVNULL)
+        # Beside and renamed, the private half first: from that the other can be had again.
+        beside = f"{path}.new"
+        for left in (beside, f"{beside}.pub"):
+            if os.path.lexists(left):
+                os.unlink(left)
+        _keygen("-q", "-t", "ed25519", "-N", "", "-C", f"umlaan {spec['lab']}", "-f", beside)
+        os.rename(beside, path)
+        os.rename(f"{beside}.pub", f"{path}.pub")
     write_atomic(f"{spec['dir']}/known_hosts", known_hosts(spec).encode())
+
+
+def _keygen(*words: str) -> bytes:
+    """What ssh-keygen prints. ValueError, quoting it, if it fails."""
+    done = subprocess.run(
+        ["ssh-keygen", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise ValueError(f"ssh-keygen {words[-1]}: {said}")
+    return done.stdout
 
 
 def read(spec: dict[str, Any]) -> dict[str, str]:
@@ -89,7 +109,11 @@ def main(argv: list[str]) -> int:
     """The ``keys`` verb."""
     spec = json.loads(argv[1])
     if argv[0] == "make":
-        make(spec)
+        try:
+            make(spec)
+        except (OSError, ValueError) as error:
+            print(f"ssh keys: {error}", file=sys.stderr)
+            return 1
     elif argv[0] == "read":
         try:
             print(json.dumps(read(spec)))

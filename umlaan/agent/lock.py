@@ -1,6 +1,7 @@
 """``lock --path FILE --holder TEXT``: hold a lab's lock until standard input ends.
 
-Prints "locked" once it has it; else says who holds it and exits with 75. The run that started it
+Prints "locked" once it has it; else says who holds it and exits with 75, or what keeps it from
+being taken at all. The run that started it
 keeps its standard input open: however that run ends, the lock goes with it.
 """
 
@@ -25,4 +26,7 @@ def main(argv: list[str]) -> int:
     except TimeoutError as error:
         print(error, flush=True)
         return 75
+    except OSError as error:
+        print(f"no lock: {error}", flush=True)
+        return 1
     return 0

@@ -118,6 +118,7 @@ def run(step: str, command: list[str], log: str, progress: str) -> int:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         file.write(f"# {stamp} {step}\n# {shlex.join(command)}\n".encode())
         file.flush()
+        meter = Progress(step, progress, log)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -133,17 +134,20 @@ def run(step: str, command: list[str], log: str, progress: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    meter = Progress(step, progress, log)
-    while True:
-        try:
-            code = process.wait(0.25)
-            break
-        except subprocess.TimeoutExpired:
-            meter.tick()
-            if os.getppid() != parent:
-                _end(process)
-                return 143
-    meter.read()
+    try:
+        while True:
+            try:
+                code = process.wait(0.25)
+                break
+            except subprocess.TimeoutExpired:
+                meter.tick()
+                if os.getppid() != parent:
+                    return 143
+        meter.read()
+    finally:
+        # Also where nobody reads what this prints any more: the lock ends with this, so must it.
+        if process.poll() is None:
+            _end(process)
     if code:
         print(f"{step}: failed, exit code {code}", file=sys.stderr)
         print(f"  command: {shlex.join(command)[:2000]}", file=sys.stderr)
@@ -178,3 +182,9 @@ def main(argv: list[str]) -> int:
     except TimeoutError as error:
         print(f"{options.step}: {error}", file=sys.stderr)
         return 75
+    except BrokenPipeError:
+        # Whoever waited is gone.
+        return 143
+    except OSError as error:
+        print(f"{options.step}: not done: {error}; its log is {options.log}", file=sys.stderr)
+        return 1
