@@ -183,13 +183,16 @@ def hold(order: dict[str, Any], record: dict[str, Any], lock: int, ready: int) -
         os.close(slave)
         record.update(group=child.pid, pid=None, start=None, exit=None, started_at=time.time())
         record["holder"] = {"pid": os.getpid(), "start": proc.process(os.getpid()).start}  # type: ignore[union-attr]
-        write_json(f"{directory}/launch.json", record)
+        with contextlib.suppress(OSError):
+            write_json(f"{directory}/launch.json", record)
     except OSError as error:
         _tell(ready, f"fault {error}")
         return
     code = _until_started(console, child, order["argv"], record)
     if record["pid"] is not None:
-        write_json(f"{directory}/launch.json", record)
+        with contextlib.suppress(OSError):
+            # Unwritten it is found by its command line; its console needs its holder all the same.
+            write_json(f"{directory}/launch.json", record)
         _tell(ready, f"pid {record['pid']}")
     while code is None:
         console.turn(60.0)

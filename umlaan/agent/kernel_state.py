@@ -7,6 +7,7 @@ what was asked for. Changes nothing but its index of hashes.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -58,7 +59,9 @@ def _version_line(path: str, cache: str) -> str:
         return str(kept[path][1])
     done = subprocess.run([path, "--version"], capture_output=True, check=False)
     line = done.stdout.decode(errors="replace").partition("\n")[0].strip()
-    write_json(kept_in, {**kept, path: [seen, line]})
+    with contextlib.suppress(OSError):
+        # What cannot be kept is asked again the next time.
+        write_json(kept_in, {**kept, path: [seen, line]})
     return line
 
 

@@ -75,7 +75,7 @@ class Asked:
             manifest = "".join(f"{row[2]}  {path}\n" for path, row in rows if row[0] == "file")
         # A file, not a pipe: nobody has to feed it, however slow the guest reads.
         feed = os.memfd_create("manifest")
-        os.write(feed, manifest.encode())
+        os.write(feed, manifest.encode(errors="surrogateescape"))
         os.lseek(feed, 0, os.SEEK_SET)
         self.process = subprocess.Popen(
             [*guest["ssh"], script(guest, compare=self.compared)],

@@ -8,6 +8,7 @@ JSON from ``umlaan.plan.root.spec``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -83,6 +84,9 @@ def make(spec: dict[str, Any], name: str) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     source, beside = f"{base_path(spec, made)}/root.ext4", f"{path}.new"
+    # What a killed copy left takes the very room that the next one needs.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)
     need, info = os.stat(source).st_blocks * 512, os.statvfs(folder)
     free = info.f_bavail * info.f_frsize
     if free < need:

@@ -145,7 +145,9 @@ def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
     written = read_json(path)
     if not isinstance(written, dict) or not written.get("exit"):
         record = {**record, "exit": {"code": None, "at": time.time()}}
-        write_json(path, record)
+        with contextlib.suppress(OSError):
+            # It is down all the same, though no room is left to note how.
+            write_json(path, record)
 
 
 def main(argv: list[str]) -> int:

@@ -140,8 +140,9 @@ class Log:
             older = self.path if number == 1 else f"{self.path}.{number - 1}"
             with contextlib.suppress(FileNotFoundError):
                 os.rename(older, f"{self.path}.{number}")
+        fresh = self._open()
         os.close(self.file)
-        self.file = self._open()
+        self.file = fresh
 
     def close(self) -> None:
         """Give the descriptors back."""

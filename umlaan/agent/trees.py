@@ -7,6 +7,7 @@ differs, so that make stays incremental and an interrupted run is repaired by th
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import hashlib
 import marshal
@@ -93,7 +94,7 @@ def tree_hash(tree: Rows) -> str:
     for name in sorted(tree):
         row = tree[name]
         if row.kind != "dir":
-            digest.update(f"{name}\0{row.kind}\0{row.executable:d}\0{row.content}\n".encode())
+            digest.update(os.fsencode(f"{name}\0{row.kind}\0{row.executable:d}\0{row.content}\n"))
     return digest.hexdigest()
 
 
@@ -108,7 +109,9 @@ def content_hash(root: str, cache: str) -> str:
     digest = tree_hash(rows(root, cache))
     # What changed just now may change again without its times showing it.
     if newest < started - RACY_NS:
-        write_json(kept_in, {"signature": signature, "hash": digest})
+        with contextlib.suppress(OSError):
+            # Like the index: one that cannot be kept is no fault.
+            write_json(kept_in, {"signature": signature, "hash": digest})
     return digest
 
 

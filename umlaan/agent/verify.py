@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import time
 from typing import Any
@@ -26,18 +27,16 @@ def run(command: list[str], text: str | None = None, timeout: float = 30.0) -> t
     try:
         done = subprocess.run(
             command,
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
+            # Names of files may be no UTF-8, and the lab host's locale says nothing of the guest's.
+            input=(text or "").encode(errors="surrogateescape"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             timeout=timeout,
             check=False,
         )
     except subprocess.TimeoutExpired:
         return 124, f"no answer in {timeout:.0f} s"
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def round_trip(output: str) -> str:
@@ -55,7 +54,7 @@ def guest_script(spec: Spec) -> str:
         f"ping -n -q -c 1 -W 2 {spec['node0']['address']} >/dev/null 2>&1; echo ping $?",
     ]
     if spec["dvs"]:
-        dest = spec["dvs"]["dest"]
+        dest = shlex.quote(spec["dvs"]["dest"])
         if not spec["dvs"]["compared"]:
             lines.append(f"cd {dest} 2>/dev/null && sha256sum -c --quiet - 2>&1 | sed 's/^/bad /'")
         lines.append(f"test -d {dest} || echo bad {dest} is missing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
 import sys
 import uuid
 import zipfile
@@ -47,7 +48,8 @@ def agent(host: Host) -> str:
     if connector == "FakeConnector":
         prefix = FAKE_AGENT
     elif connector == "LocalConnector":
-        prefix = f"PYTHONPATH={PACKAGE.parent} {sys.executable} -S -m umlaan.agent"
+        here, python = shlex.quote(str(PACKAGE.parent)), shlex.quote(sys.executable)
+        prefix = f"PYTHONPATH={here} {python} -S -m umlaan.agent"
     else:
         prefix = f"PYTHONPATH={_brought(host)} python3 -S -m umlaan.agent"
     host.connector_data["umlaan_agent"] = prefix

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyinfra.api.command import FileUploadCommand, StringCommand
+from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
 from pyinfra.api.operation import operation
 
 from umlaan.agent import dvstar, index
@@ -66,9 +66,9 @@ def _upload(dvs: Dvs, here: str, target: str) -> Iterator[Any]:
     rows = index.manifest(here, frozenset(dvs.exclude), str(cache))
     packed = str(cache / Path(target).name)
     dvstar.write_tarball(here, rows, packed, "dvs")
-    yield StringCommand("mkdir", "-p", str(Path(target).parent))
+    yield StringCommand("mkdir", "-p", QuoteString(str(Path(target).parent)))
     yield FileUploadCommand(packed, f"{target}.new", remote_temp_filename=f"{target}.tmp")
-    yield StringCommand("mv", f"{target}.new", target)
+    yield StringCommand("mv", QuoteString(f"{target}.new"), QuoteString(target))
 
 
 @operation()

@@ -5,6 +5,7 @@ Procedure: "Se compila el kernel UML", cp UMLaaN-guest.config .config, make ARCH
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,7 @@ def _build(
         yield build_command(which, what, ["kernel-build", path], log, "kbuild")
         return
     yield agent_command("spec", QuoteString(path), word)
-    command = f"{agent(carrier())} kernel-build {path}"
+    command = f"{agent(carrier())} kernel-build {shlex.quote(path)}"
     yield long_command(what, command, log, progress="kbuild")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,6 @@ def build_root(root: BuildRoot) -> Generator[PyinfraCommand, None, None]:
     yield agent_command("spec", QuoteString(path), encode(spec))
     yield long_command(
         f"Build root {spec['label']}",
-        f"{agent(carrier())} buildroot {path}",
+        f"{agent(carrier())} buildroot {shlex.quote(path)}",
         f"buildroot-{root.suite}-{root.arch}.log",
     )

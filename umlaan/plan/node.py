@@ -116,6 +116,12 @@ def check_paths(node: Node) -> None:
                 f"{node.name}: {path}: UML reads , and : in a disk's path as separators; "
                 "make a link to it without them and name that"
             )
+    for path in (node.state_dir, node.root_path, *node.settings.disks, node.settings.hostfs or ""):
+        if any(c.isspace() for c in path):
+            raise LaunchFault(
+                f"{node.name}: {path}: the kernel's command line is split at blanks; "
+                "make a link to it without them and name that"
+            )
     longest = f"{node.uml_dir}/{node.umid}/mconsole"
     if len(longest) > SOCKET_MAX:
         raise LaunchFault(

@@ -1,0 +1,162 @@
+"""Names with blanks or in other encodings, what UML cannot take, caches that are full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umlaan.agent import baseimage, kernel_state, live, root, supervise, trees, verify
+from umlaan.facts import base as facts
+from umlaan.model.lab import HostData, build_lab
+from umlaan.plan import node as node_plan
+
+ODD = os.fsdecode(b"caf\xe9.c")
+
+
+def test_a_tree_may_hold_names_that_are_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    plain = trees.content_hash(str(tmp_path / "tree"), str(tmp_path / "cache"))
+    (tmp_path / "tree" / ODD).write_text("int a;\n")
+    odd = trees.content_hash(str(tmp_path / "tree"), str(tmp_path / "cache"))
+    assert plain != odd
+
+
+def test_a_guest_is_asked_for_such_a_name_byte_for_byte(tmp_path: Path) -> None:
+    stamp = tmp_path / "ipc.stamp.json"
+    row = ["file", 0o644, "0" * 64]
+    stamp.write_text(json.dumps({"bytes": 7, "manifest": {ODD: row}}))
+    guest = {"ssh": ["sh", "-c", "cat"], "state": "/s", "tree": "/t", "stamp": str(stamp)}
+    asked = live.Asked("node1", guest)
+    assert asked.process.communicate(timeout=30)[0] == b"0" * 64 + b"  caf\xe9.c\n"
+    asked_text = f"{'0' * 64}  {ODD}\n"
+    assert verify.run(["sh", "-c", "od -An -c | grep -c 351"], asked_text) == (0, "1\n")
+
+
+def test_verify_quotes_the_trees_place(tmp_path: Path) -> None:
+    (tmp_path / "my dvs").mkdir()
+    spec: dict[str, Any] = {
+        "node0": {"address": "127.0.0.1"},
+        "dvs": {"dest": str(tmp_path / "my dvs"), "compared": True, "stamp": ""},
+        "pairs": None,
+    }
+    done = subprocess.run(
+        ["sh", "-c", verify.guest_script(spec).replace("ping -n", "true")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "bad" not in done.stdout
+
+
+def test_a_full_cache_keeps_no_state_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(kernel_state, "write_json", full)
+    monkeypatch.setattr(trees, "write_json", full)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/a.c").write_text("int a;\n")
+    # What changed just now would not be kept in any case.
+    monkeypatch.setattr(trees, "RACY_NS", -(10**18))
+    assert trees.content_hash(str(tmp_path / "tree"), str(tmp_path / "cache"))
+    assert "ld" in str(kernel_state.compiler("ld", str(tmp_path / "cache")))
+
+
+def test_two_caches_make_the_same_image_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseimage, "MEMORY", str(tmp_path))
+    monkeypatch.setattr(baseimage, "_roomy", lambda: True)
+    with baseimage.scratch("/a/base/KEY.work") as one, baseimage.scratch("/b/base/KEY.work") as two:
+        assert one != two
+        assert os.path.isdir(os.path.dirname(one))
+        assert os.path.isdir(os.path.dirname(two))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_copy_leaves_its_room_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "node1/root.ext4"
+    path.parent.mkdir()
+    made = {"suite": "bookworm", "arch": "amd64", "mirror": None, "packages": [], "bytes": 4096}
+    spec = {"cache": str(tmp_path), "nodes": {"node1": {"path": str(path), "made": made}}}
+    home = Path(baseimage.folder(str(tmp_path), made))
+    home.mkdir(parents=True)
+    (home / "root.ext4").write_bytes(b"x" * 4096)
+    (home / "stamp.json").write_text('{"size": 4096}')
+    left = tmp_path / "node1/root.ext4.new"
+    left.write_bytes(b"half")
+    room = os.statvfs
+
+    def statvfs(folder: str) -> os.statvfs_result:
+        found = list(room(folder))
+        if left.exists():
+            found[4] = 0
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(root.os, "statvfs", statvfs)
+    root.make(spec, "node1")
+    assert path.read_bytes() == b"x" * 4096
+
+
+def test_a_log_that_cannot_be_turned_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = supervise.Log(str(tmp_path / "one.log"))
+
+    def full() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "_open", full)
+        with pytest.raises(OSError, match="No space"):
+            log.turn()
+    log.say("still here")
+    assert "still here" in (tmp_path / "one.log.1").read_text()
+    log.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"state_dir": "/srv/my lab"},
+        {"root": "/srv/my root.ext4"},
+        {"node": {"disks": ["/srv/a\tdisk"]}},
+        {"node": {"hostfs": "/srv/my files"}},
+    ],
+)
+def test_uml_takes_no_path_with_a_blank(data: dict[str, Any]) -> None:
+    lab = build_lab([HostData("@local", False, data), HostData("@uml/node1", True, data)])
+    with pytest.raises(node_plan.LaunchFault, match="split at blanks; make a link to it without"):
+        node_plan.check_paths(lab.nodes[0])
+
+
+def test_the_checkout_may_stand_in_a_folder_with_a_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "my 'own' checkout"
+    home.mkdir()
+    (home / "umlaan").symlink_to(facts.PACKAGE)
+    monkeypatch.setattr(facts, "PACKAGE", home / "umlaan")
+
+    class LocalConnector:
+        pass
+
+    class Host:
+        connector = LocalConnector()
+        connector_data: dict[str, object] = {}
+
+    words = f"{facts.agent(Host())} hash --cache {tmp_path} /nowhere"  # type: ignore[arg-type]
+    done = subprocess.run(["sh", "-c", words], cwd="/", capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout) == {"/nowhere": None}, done.stderr
+    assert sys.executable in words
