@@ -85,7 +85,10 @@ class Run:
         for table in self.tables:
             print(table)
         summary = Summary(changed, operations, failed, seconds, verdict)
-        outcome.write(self.state, self.lab.name, summary, dry=self.dry)
+        try:
+            outcome.write(self.state, self.lab.name, summary, dry=self.dry)
+        except OSError as error:
+            print(f"{outcome.VARIABLE}: not written: {error}", file=sys.stderr)
         print(summary.line(), flush=True)
         return exit_code(verdict, self.asked, dry=self.dry)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.uml import REPOSITORY, agent, until
-from umlaan.agent import proc, run
+from umlaan.agent import files, proc, run
+from umlaan.agent.__main__ import with_sbin
 
 
 def test_a_command_ends_where_nobody_reads_its_progress_any_more(tmp_path: Path) -> None:
@@ -37,6 +41,7 @@ def test_a_log_that_goes_does_not_leave_the_command_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "EVERY_S", 0.0)
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
     mark = tmp_path / "mark"
     script = f"echo $$ >{mark}.new; mv {mark}.new {mark}; rm {tmp_path}/log; exec sleep 1000"
     with pytest.raises(FileNotFoundError):
@@ -123,9 +128,68 @@ def test_a_key_that_is_none_is_named_with_its_remedy(tmp_path: Path) -> None:
 
 
 def test_the_meter_reads_all_that_this_command_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
     log = tmp_path / "log"
     log.write_text("umlaan: of an earlier command\n")
     assert run.run("Build", ["echo", "umlaan: said at once"], str(log), "lines") == 0
     assert capsys.readouterr().out == "Build: said at once\n"
+
+
+def test_who_waited_for_a_lock_begins_nothing_once_its_caller_is_gone(tmp_path: Path) -> None:
+    lock, pid, mark = (tmp_path / name for name in ("lock", "pid", "mark"))
+    words = ["-m", "umlaan.agent", "run", "--step", "Build", "--log", str(tmp_path / "log")]
+    words += ["--lock", str(lock), "--", "touch", str(mark)]
+    python = shlex.join([sys.executable, *words])
+    with files.locked(str(lock), "another build"):
+        caller = subprocess.Popen(
+            ["sh", "-c", f"{python} & echo $! >{pid}.new; mv {pid}.new {pid}; wait"],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        until(pid.exists)
+        waiting = int(pid.read_text())
+        assert caller.stderr is not None
+        assert b"waits for another build" in caller.stderr.readline()
+        caller.kill()
+        caller.wait()
+        caller.stderr.close()
+    until(lambda: (found := proc.process(waiting)) is None or found.dead)
+    assert not mark.exists()
+
+
+def test_ctrl_c_does_not_take_the_labs_lock_from_its_run(tmp_path: Path) -> None:
+    path = str(tmp_path / "lab.lock")
+    with subprocess.Popen(
+        [sys.executable, "-m", "umlaan.agent", "lock", "--path", path, "--holder", "the run"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        holder.send_signal(signal.SIGINT)
+        # Taken in before the end of its input is: signals come first.
+        with pytest.raises(TimeoutError, match="is held by the run"), files.locked(path, "other"):
+            pass
+        holder.stdin.close()
+        assert holder.wait(30) == 0
+
+
+def test_the_systems_tools_are_found_where_su_left_them_out() -> None:
+    assert with_sbin("/usr/bin:/bin") == "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+    assert with_sbin("") == "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+    spec = {"state_dir": "/", "cache_dir": "/", "namespace": False, "pid_namespace": False}
+    spec |= {"paths": [], "memory_folders": []}
+    done = subprocess.run(
+        [sys.executable, "-m", "umlaan.agent", "probe", json.dumps(spec)],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)["commands"]["losetup"]
+    assert found == shutil.which("losetup", path="/usr/sbin:/sbin:/usr/bin:/bin")

@@ -9,9 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pyinfra.api.state import StateStage
 
 from umlaan import outcome
 from umlaan.plan.verdict import Summary
+from umlaan.run import Run
 
 SUMMARY = Summary(changed=1, operations=3, failed=0, seconds=2.345, verdict="drifted")
 SCHEMA = Path(__file__).resolve().parents[2] / "docs/schemas/plan.json"
@@ -84,3 +86,17 @@ def test_written_only_where_it_is_asked_for(
     assert (found["changed"], found["verdict"], found["seconds"]) == (1, "drifted", 2.35)
     assert found["changes"] == [{"host": "@local", "operation": "A", "reason": "why"}]
     jsonschema.validate(found, json.loads(SCHEMA.read_text()))
+
+
+def test_a_file_that_cannot_be_written_does_not_take_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(outcome.VARIABLE, "/dev/null/plan.json")
+    state = state_of()
+    state.inventory, state.failed_hosts = [], set()
+    state.current_stage = StateStage.Execute
+    one = Run(state, SimpleNamespace(name="umlaan"), "absent")  # type: ignore[arg-type]
+    one.finish()
+    said = capsys.readouterr()
+    assert said.out.startswith("umlaan: changed=0 operations=0 failed=0 ")
+    assert said.err.startswith("UMLAAN_PLAN_FILE: not written: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 
 VERBS = {
@@ -42,6 +43,16 @@ VERBS = {
 }
 
 
+# Debian's su and some ssh servers leave these out even for root; e2fsck and losetup are in them.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+
+def with_sbin(path: str) -> str:
+    """A search path that has the system's own folders, the given ones first."""
+    given = [folder for folder in path.split(":") if folder]
+    return ":".join([*given, *(folder for folder in SBIN if folder not in given)])
+
+
 def main(argv: list[str]) -> int:
     """Exit code of the verb; 64 for an unknown one."""
     if not argv or argv[0] not in VERBS:
@@ -51,6 +62,7 @@ def main(argv: list[str]) -> int:
         # pyinfra reads UTF-8 whatever the lab host's locale is, and a log may hold any character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    os.environ["PATH"] = with_sbin(os.environ.get("PATH", ""))
     module = importlib.import_module(f"umlaan.agent.{VERBS[argv[0]]}")
     return int(module.main(argv[1:]))
 

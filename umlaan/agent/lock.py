@@ -8,6 +8,7 @@ keeps its standard input open: however that run ends, the lock goes with it.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from umlaan.agent.files import locked
@@ -19,6 +20,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--path", required=True)
     parser.add_argument("--holder", required=True)
     options = parser.parse_args(argv)
+    # Ctrl-C is for the run: the lock stays until that has ended.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with locked(options.path, options.holder):
             print("locked", flush=True)

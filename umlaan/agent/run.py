@@ -108,11 +108,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def run(step: str, command: list[str], log: str, progress: str) -> int:
-    """Run the command to its end; its exit code (128 + signal if it was killed)."""
+def run(step: str, command: list[str], log: str, progress: str, parent: int | None = None) -> int:
+    """Run the command to its end; its exit code (128 + signal if it was killed).
+
+    parent: who asked for it, where that was before a long wait; it dies with the caller.
+    """
+    parent = os.getppid() if parent is None else parent
+    if os.getppid() != parent:
+        return 143
     os.makedirs(os.path.dirname(log), exist_ok=True)
     start = os.path.getsize(log) if os.path.exists(log) else 0
-    parent = os.getppid()
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     with open(log, "ab") as file:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -176,9 +181,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    parent = os.getppid()
     try:
         with _lock(options.lock, options.step):
-            return run(options.step, command, options.log, options.progress)
+            return run(options.step, command, options.log, options.progress, parent)
     except TimeoutError as error:
         print(f"{options.step}: {error}", file=sys.stderr)
         return 75
