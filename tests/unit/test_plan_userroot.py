@@ -167,3 +167,23 @@ def test_install_script_keeps_the_first_version_and_writes_through_links(tmp_pat
     assert (tmp_path / "etc" / "real").read_text() == "node2\n"
     assert (tmp_path / guest.BACKUPS / "etc" / "hostname").read_text() == "mine\n"
     assert sorted(p.name for p in (tmp_path / "etc").iterdir()) == ["hostname", "real"]
+
+
+def test_a_backup_that_was_cut_off_is_made_again_before_the_file_is_replaced(
+    tmp_path: Path,
+) -> None:
+    """The disk is full while the user's file is copied: nothing is replaced, then or later."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hostname").write_text("mine\n")
+    file = guest.GuestFile("etc/hostname", 0o644, "node1\n")
+    edits = guest.edits(NODE, [file], look({"etc/hostname": "mine\n"}, IFUP))
+    script = guest.install_script(edits)
+    script = script.replace(guest.PARCEL, f"{tmp_path}/parcel").replace('"/', f'"{tmp_path}/')
+    script = script.replace(guest.BESIDE, f"{tmp_path}{guest.BESIDE}")
+    full = 'cp() { for to; do :; done; : >"$to"; return 1; }\n'
+    for before, name in ((full, "mine\n"), ("", "node1\n")):
+        (tmp_path / "parcel").write_bytes(guest.as_tar(edits))
+        done = subprocess.run(["sh", "-c", before + script], capture_output=True, text=True)
+        assert (done.returncode == 0) == (before == ""), done.stderr
+        assert (tmp_path / "etc/hostname").read_text() == name
+    assert (tmp_path / guest.BACKUPS / "etc/hostname").read_text() == "mine\n"

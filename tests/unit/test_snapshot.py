@@ -115,6 +115,16 @@ def test_refusals_change_nothing(
 
 
 @needs_root
+def test_what_a_killed_copy_left_goes_with_the_next(order: dict[str, Any]) -> None:
+    store = Path(order["store"])
+    store.mkdir(parents=True)
+    (store / "before-restore-20260101-000000.ext4.new").write_text("as large as a root")
+    (store / "mine.ext4").write_text("a user's")
+    assert verb("take", order).returncode == 0
+    assert sorted(p.name for p in store.iterdir()) == ["mine.ext4", "one.ext4", "one.json"]
+
+
+@needs_root
 def test_removed_with_its_folder(order: dict[str, Any]) -> None:
     verb("take", order)
     assert verb("remove", order).returncode == 0

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -269,6 +270,9 @@ def main(argv: list[str]) -> int:
     work = {"take": take, "restore": restore, "remove": remove}[verb]
     try:
         with locked(f"/run/umlaan/snapshot-{order['name']}.lock", f"snapshot {verb}", wait=0.5):
+            for left in glob.glob(f"{glob.escape(order['store'])}/*.ext4.new"):
+                # A copy that was killed: as large as the root, and no snapshot.
+                os.unlink(left)
             work(order)
     except (Refused, quiesce.Restless, rootlock.RootBusy, TimeoutError, OSError) as error:
         print(f"umlaan: {order['name']}: {error}", file=sys.stderr)

@@ -169,7 +169,9 @@ place() { # path, what stands there: whole, block or edited
     mv -f "$new/$1" "$t"
 }
 keep() {
-    [ -e "/$backups/$1" ] || { mkdir -p "/$backups/${1%/*}"; cp -aL "/$1" "/$backups/$1"; }
+    b="/$backups/$1"
+    # Renamed, so that a copy that was cut off is never taken for the first version.
+    [ -e "$b" ] || { mkdir -p "${b%/*}"; cp -aL "/$1" "$b.new" && mv -f "$b.new" "$b"; }
 }"""
 
 
