@@ -82,6 +82,9 @@ def test_a_uml_without_its_record_is_found(order: dict[str, Any]) -> None:
     Path(order["dir"], "uml/node9/pid").write_text(f"{pid}\n")
     row = state_of(order)
     assert (row["running"], row["pid"], row["record"]["adopted"]) == (True, pid, True)
+    # Who waits for it does not take it for one that went down.
+    done = agent("node-wait", {**order, "address": "127.9.9.9"})
+    assert "is up but ssh on 127.9.9.9 does not answer" in done.stderr
 
 
 def test_a_recycled_pid_is_not_the_node(order: dict[str, Any]) -> None:
