@@ -69,6 +69,12 @@ def test_two_variants_in_copies_and_nothing_the_second_time(spec: dict[str, Any]
     assert why(spec) == []
 
 
+def test_a_bare_machine_without_a_compiler_can_be_planned_for(spec: dict[str, Any]) -> None:
+    spec["cc"] = "no-such-compiler"
+    assert agent.state(spec)["compiler"] == "no-such-compiler: missing"
+    assert [row.split(":")[0] for row in why(spec)] == ["DVS ioctl", "DVS ipc"]
+
+
 def test_an_edited_source_names_the_file(spec: dict[str, Any]) -> None:
     build(spec)
     (Path(spec["source"]) / "lib" / "prog.c").write_text("int y;\n")

@@ -49,7 +49,11 @@ def compiler(spec: Spec) -> str:
         label = spec["buildroot"]["label"]
         return f"build root {label}: {stamp['compiler'] if stamp else 'missing'}"
     name = spec["cc"]
-    found = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        # A bare machine: the toolchain's stage comes before the build, not before the plan.
+        return f"{name}: missing"
     return found.stdout.split("\n", 1)[0] or f"{name}: missing"
 
 
