@@ -10,6 +10,7 @@ from pyinfra.context import host
 
 from tasks import (
     access,
+    builds,
     dvs,
     guest,
     host_kernel,
@@ -37,9 +38,11 @@ if not is_uml(host):
 
 if is_lab_host(host):
     host_kernel.converge()
-    kernel.kernels()
-    dvs.build()
+    # These need nothing of each other: the first two go on while the kernel is compiled.
     root.base()
+    dvs.build()
+    kernel.kernels()
+    builds.awaited()
     access.keys()
     network.bridge()
     dvs.up()

@@ -99,6 +99,7 @@ class LabCommand(StringCommand):
     def __init__(self, *bits: Any, live: bool = False, **arguments: Any) -> None:
         super().__init__(*bits, **arguments)
         self.live = live
+        self.output: CommandOutput | None = None
 
     def where(self, host: Host) -> Host:
         """The pyinfra host that runs it."""
@@ -121,6 +122,7 @@ class LabCommand(StringCommand):
             )
         finally:
             forget_nodes(state)
+        self.output = output
         # What was shown live is not printed a second time by pyinfra's failure path.
         return status, CommandOutput([]) if self.live and not status else output
 

@@ -20,6 +20,7 @@ from umlaan.facts.base import agent
 from umlaan.facts.dvs import DvsBuilds
 from umlaan.model.dvs import Dvs
 from umlaan.model.hostkernel import Builder
+from umlaan.operations.beside import BesideCommand
 from umlaan.operations.builder import (
     Bring,
     build_command,
@@ -75,6 +76,8 @@ def _upload(dvs: Dvs, here: str, target: str) -> Iterator[Any]:
 def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
     """Both variants built and installed in the lab host's state folder, and dvs.tar.gz written.
 
+    It goes on beside the next operations (``beside``).
+
     + dvs: the user's tree and its build as data
 
     Fails, naming the step, its command and the log, where a make fails or the source is missing.
@@ -107,9 +110,9 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
         for reason in texts or [f"DVS {variant}: build, it is not there yet"]:
             why(reason)
     words = ["dvs", "build", text, *todo]
-    yield long_command(
-        f"DVS {' and '.join(todo)}", f"{agent(carrier())} {shlex.join(words)}", "dvs-build.log"
-    )
+    step = f"DVS {' and '.join(todo)}"
+    command = f"{agent(carrier())} {shlex.join(words)}"
+    yield BesideCommand(step, long_command(step, command, "dvs-build.log"))
 
 
 def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None]:

@@ -17,6 +17,7 @@ from pyinfra.api.operation import operation
 from umlaan.facts.base import agent
 from umlaan.facts.root import Roots
 from umlaan.model.node import Node
+from umlaan.operations.beside import BesideCommand
 from umlaan.operations.common import agent_fact, carrier, fail, lab, lab_host, long_command, why
 from umlaan.operations.node import NodeCommand, row_of
 from umlaan.plan import root as plan
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 def base() -> Commands:
     """The base images that nodes of this lab host still need, by mmdebstrap and mke2fs -d.
 
-    A node whose root exists needs none. Fails, quoting the log, where a package is missing.
+    A node whose root exists needs none. It goes on beside the next operations (``beside``), and
+    fails, quoting the log, where a package is missing.
     """
     nodes = lab().nodes_on(carrier().name)
     spec = json.dumps(plan.spec(lab_host(), nodes), sort_keys=True)
@@ -41,7 +43,8 @@ def base() -> Commands:
     for reason in reasons:
         why(reason)
     command = f"{agent(carrier())} root base {shlex.quote(spec)}"
-    yield long_command("base image", command, "base-image.log")
+    step = "base image"
+    yield BesideCommand(step, long_command(step, command, "base-image.log"))
 
 
 @operation()
