@@ -15,6 +15,7 @@ from umlaan.agent.files import read_json, write_atomic, write_json
 UNFINISHED = ".umlaan-unfinished"
 # No step of a kernel build writes longer than this at one file without its time moving.
 HALF_WRITTEN_S = 60.0
+_LIBRARY = ("/usr/include/features.h", "/usr/include/linux/version.h")
 
 
 def output_folder(spec: dict[str, Any], tree: str, tools: dict[str, str]) -> str:
@@ -54,6 +55,18 @@ def recover(out: str) -> None:
         say(f"the last build was cut off: {len(again)} files of it are made again")
 
 
+def ccache_words(root: str) -> dict[str, str]:
+    """How ccache is to work below a root.
+
+    Depend mode takes what a file includes from the list that Kbuild has the compiler write anyway:
+    filling an empty cache costs 2 % instead of 40 %. That list leaves the C library's headers out,
+    which the user side of UML includes, so what tells their versions is hashed with every file.
+    """
+    told = [path for path in _LIBRARY if os.path.exists(f"{root}{path}")]
+    words = {"CCACHE_DIR": CCACHE, "CCACHE_COMPILERCHECK": "content", "CCACHE_DEPEND": "1"}
+    return {**words, "CCACHE_EXTRAFILES": ":".join(told)} if told else words
+
+
 class Make:
     """make for one kernel, in its chamber."""
 
@@ -68,7 +81,7 @@ class Make:
             personality="i686" if root and root["arch"] == "i386" else None,
             read_only={TREE: tree, **spec["beside"]},
             writable={OUT: out, CCACHE: ccache},
-            environment={"CCACHE_DIR": CCACHE, "CCACHE_COMPILERCHECK": "content"},
+            environment=ccache_words(root["dir"] if root else ""),
         )
         self.words = ["make", "-C", TREE, f"O={OUT}", f"ARCH={spec['arch']}"]
         if spec["arch"] == "um":
