@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 RUN := $(VENV)/bin/pyinfra -y inventory.py
 ARGS ?=
 
-.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools test-vm clean
+.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools test-vm bench-converge clean
 
 deploy: $(VENV)/.ready
 	@$(RUN) deploy.py $(ARGS)
@@ -44,6 +44,10 @@ $(VENV)/.test-ready: $(VENV)/.ready pyproject.toml
 	@./bin/test-tools
 	@$(VENV)/bin/pip install -q --no-input -e '.[test]'
 	@touch $@
+
+# Against the bare commands and against Ansible; ARGS="--ready" is over in minutes.
+bench-converge: $(VENV)/.test-ready
+	@$(PY) -m bench $(ARGS)
 
 clean:
 	rm -rf $(VENV)

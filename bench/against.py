@@ -77,11 +77,7 @@ class Ansible:
         host, guest = dvssides.sides(model)[0], dvssides.sides(model)[1]
         keys = state / "ssh"
         host_key = keys / "node1_host_ed25519_key"
-        secrets = guest_plan.Secrets(
-            (keys / "id_ed25519.pub").read_text(),
-            host_key.read_text(),
-            Path(f"{host_key}.pub").read_text(),
-        )
+        secrets = self.lab.secrets()
         given = guest_plan.values(model, node, "eth0", secrets)
         hosts_file = f"/etc/netns/{network.namespace}/hosts"
         built = [Path(node.kernel_path), Path(node.kernel_dir) / "config", state / "dvs/dvs.tar.gz"]

@@ -118,13 +118,7 @@ class Bare:
 
     def files(self) -> list[guest_plan.GuestFile]:
         """The guest's identity, with the keys of the lab."""
-        keys = self.lab.folder / "state/ssh"
-        host_key = keys / "node1_host_ed25519_key"
-        secrets = guest_plan.Secrets(
-            (keys / "id_ed25519.pub").read_text(),
-            host_key.read_text(),
-            Path(f"{host_key}.pub").read_text(),
-        )
+        secrets = self.lab.secrets()
         given = guest_plan.values(self.model, self.node, "eth0", secrets)
         return guest_plan.made_files(given, secrets)
 

@@ -10,12 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.timing import Failed, Timed, timed
+from umlaan.agent import keys
 from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.model.node import Node
+from umlaan.plan.guest import Secrets
 
 REPO = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
 LAST = re.compile(r"^umlaan: changed=(\d+) .* verdict=(\w+)$", re.MULTILINE)
+
+_QUIET = re.compile(r"^\s*$|^--> |: Ready:|No changes|Skipped|Connected|Loading")
+
+
+def _tells(line: str) -> bool:
+    return not _QUIET.search(line)
 
 
 @dataclass
@@ -44,7 +52,8 @@ class BenchLab:
         done = timed(words, self.repo, {"PYINFRA_PROGRESS": "off"})
         last = LAST.findall(done.output)
         if not last or last[-1][1] != verdict or changed not in (None, int(last[-1][0])):
-            raise Failed(f"{deploy}: wanted verdict={verdict}, changed={changed}: {last}")
+            told = "\n".join(f"    {line}" for line in done.output.splitlines() if _tells(line))
+            raise Failed(f"{deploy}: wanted verdict={verdict}, changed={changed}: {last}\n{told}")
         return done
 
     def exec(self, host: str, command: str) -> Timed:
@@ -84,6 +93,10 @@ class BenchLab:
     def node(self, **more: str) -> Node:
         """Its only node."""
         return self.model(**more).node("node1")
+
+    def secrets(self) -> Secrets:
+        """What the guest gets of the lab's keys."""
+        return Secrets(**keys.read({"dir": f"{self.folder}/state/ssh", "node": "node1"}))
 
 
 def _group_data(repo: Path) -> dict[str, object]:

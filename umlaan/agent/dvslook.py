@@ -12,7 +12,7 @@ import shlex
 import subprocess
 from typing import Any
 
-from umlaan.agent import supervise
+from umlaan.agent import supervise, sysvinit
 
 Side = dict[str, Any]
 View = dict[str, Any]
@@ -73,6 +73,7 @@ def script(side: Side) -> str:
         kinds = "if [ -d /run/systemd/system ]; then echo kind systemd; "
         if side["place"] == "guest":
             kinds += "elif [ -d /etc/service ]; then echo kind runit; "
+            kinds += f"elif {sysvinit.THERE}; then echo kind sysvinit; "
         return "\n".join([*lines, "echo '==> @services <=='", f"{kinds}else echo kind own; fi"])
     names = " ".join(side["services"])
     units = " ".join(unit(side, name) for name in side["services"])
@@ -80,14 +81,22 @@ def script(side: Side) -> str:
         "echo '==> @hashes <=='",
         f"sha256sum {folder}/up {folder}/*/run {folder}/*/log/run "
         f"/etc/systemd/system/{UNIT.format(lab=side['lab'], service='dvs-*')} 2>/dev/null",
+        *(_inittab(folder) if side["place"] == "guest" else []),
         "echo '==> @services <=='",
         "if [ -d /run/systemd/system ]; then echo kind systemd; "
         f"systemctl show -p Id,ActiveState,MainPID {units} 2>/dev/null; ",
     ]
     if side["place"] == "guest":
         lines[-1] += f"elif [ -d /etc/service ]; then echo kind runit; sv status {names}; "
+        lines[-1] += f"elif {sysvinit.THERE}; then echo kind sysvinit; {sysvinit.status(side)}; "
     lines[-1] += "else echo kind own; fi"
     return "\n".join(lines) + "\ntrue"
+
+
+def _inittab(folder: str) -> list[str]:
+    """What is asked of a guest whose init may be sysvinit."""
+    inittab = sysvinit.hashes(folder)
+    return [f"if {sysvinit.THERE}; then sha256sum {folder}/keep 2>/dev/null; {inittab}; fi"]
 
 
 def parse(side: Side, output: str) -> View:
@@ -154,6 +163,8 @@ def _services(side: Side, lines: list[str]) -> tuple[str, dict[str, Any]]:
             if found:
                 name = found.group(2).rpartition("/")[2]
                 out[name] = {"up": found.group(1) == "run", "pid": int(found.group(3))}
+    elif kind == "sysvinit":
+        out = sysvinit.parse(lines)
     elif kind == "systemd":
         names = {unit(side, name): name for name in side["services"]}
         rows = [line.partition("=")[::2] for line in lines if "=" in line]

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from umlaan.agent import dvslook, dvstables, supervise
+from umlaan.agent import dvslook, dvstables, supervise, sysvinit
 from umlaan.agent.dvslook import Side, View
 
 EVERY_S = 3.0
@@ -80,6 +80,11 @@ def services(side: Side, kind: str, order: dict[str, Any]) -> None:
         supervise.sync(folder, side["run"], side["log"])
         return
     lines = []
+    if kind == "sysvinit":
+        lines = sysvinit.keepers_end(side) if f"{folder}/keep" in order["files"] else []
+        lines += [*sysvinit.follow(side), *(sysvinit.again(side, name) for name in changed)]
+        there(side, "start its services", "\n".join([*lines, "true"]))
+        return
     if kind == "runit":
         for name in side["services"]:
             path = f"{folder}/{name}"
@@ -163,7 +168,8 @@ def up(order: dict[str, Any]) -> str:
     kind = order["kind"]
     if kind == "own" and side["place"] == "guest":
         raise NotUp(
-            f"{side['name']}: its root has neither systemd nor runit to keep proxies running"
+            f"{side['name']}: its root has neither systemd, runit nor sysvinit "
+            "to keep proxies running"
         )
     if order["files"]:
         write(side, order["files"])
@@ -227,6 +233,9 @@ def again(side: Side, kind: str, name: str) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(found["pid"], number)
         return
+    if kind == "sysvinit":
+        there(side, f"restart {name}", sysvinit.again(side, name))
+        return
     unit = dvslook.unit(side, name)
     line = f"systemctl restart {unit}" if kind == "systemd" else f"sv -w 7 force-restart {name}"
     there(side, f"restart {name}", f"{line} >/dev/null 2>&1; true")
@@ -236,6 +245,8 @@ def end(side: Side, kind: str) -> None:
     """Proxies, DCs and the DVS of one side ended, as far as its programs can."""
     if kind == "own":
         supervise.stop(side["run"])
+    elif kind == "sysvinit":
+        there(side, "end its services", "\n".join([*sysvinit.away(side), "true"]))
     else:
         lines = []
         for name in [*side["services"], "dvs-up"] if kind == "systemd" else side["services"]:

@@ -6,6 +6,7 @@ import hashlib
 import shlex
 from typing import Any
 
+from umlaan.agent import sysvinit
 from umlaan.model.dvs import GUEST_RUN, Dvs, Programs, host_run
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
@@ -250,6 +251,10 @@ def files_of(side: Side, kind: str) -> dict[str, str]:
         for name in side["services"]:
             log = f"{side['log']}/{name}"
             files[f"{side['folder']}/{name}/log/run"] = render("dvs/log.j2", log=log)
+    elif kind == "sysvinit" and side["services"]:
+        files[f"{side['folder']}/keep"] = render("dvs/keep.j2", side=side)
+        path = sysvinit.block_path(side["folder"])
+        files[path] = sysvinit.block(side["folder"], side["services"])
     elif kind == "systemd":
         for name in ["dvs-up", *side["services"]]:
             unit = f"umlaan-{side['lab']}-{name}.service"
