@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.lab import REPO, BenchLab
 from bench.timing import Failed, Timed, say, timed
-from umlaan.plan import dvssides
+from umlaan.plan import dvssides, guestmodules
 from umlaan.plan import guest as guest_plan
 from umlaan.plan.node import command_line
 from umlaan.plan.toolchain import packages
@@ -83,6 +83,7 @@ class Ansible:
         built = [Path(node.kernel_path), Path(node.kernel_dir) / "config", state / "dvs/dvs.tar.gz"]
         built += files_below(state / "dvs/ioctl") + files_below(state / "dvs/ipc")
         ipc = state / "dvs/ipc"
+        stamp = json.loads((Path(node.kernel_dir) / "stamp.json").read_text())
         return {
             "packages": [p.partition(" ")[0] for p in packages(model, "@local")],
             "state_dir": str(state),
@@ -117,6 +118,8 @@ class Ansible:
                 for path, text in dvssides.files_of(guest, "runit").items()
             ],
             "guest_services": guest["services"],
+            "modules_script": f"cd /; {guestmodules.script()}",
+            "modules_sizes": (stamp.get("packed") or {}).get("sizes", ""),
             "guest_state": guest["state"],
         }
 
