@@ -23,7 +23,7 @@ from tasks import (
     verify,
 )
 from umlaan.inventory import is_lab_host, is_uml
-from umlaan.operations import carried
+from umlaan.operations import carried, state_dir
 from umlaan.run import begin
 
 begin()
@@ -44,6 +44,8 @@ if is_lab_host(host):
     kernel.kernels()
     builds.awaited()
     access.keys()
+    # Before the network: another may have its address now.
+    state_dir.strays(name="Nodes that left the inventory")
     network.bridge()
     dvs.up()
 
