@@ -39,7 +39,7 @@ def test_the_dvs_between_uml_nodes_alone() -> None:
     ]
     run = sides[2]["files"]["/etc/umlaan/dvs/dvs-proxy-node1/run"]
     assert "cd /usr/src/dvs/dvk-proxies" in run
-    assert "exec ./lz4tcp_proxy_bat -bBZ -n node1 -i 1" in run
+    assert "exec chrt -f 1 ./lz4tcp_proxy_bat -bBZ -n node1 -i 1" in run
     up = sides[2]["files"]["/etc/umlaan/dvs/up"]
     assert "./test_dvs_init -u -n 2 -D 0 -C TEST_CLUSTER" in up
     assert "look /proc/dvs/info" in up
