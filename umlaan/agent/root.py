@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -130,6 +131,8 @@ def main(argv: list[str]) -> int:
         if verb == "state":
             print(json.dumps(state(spec)))
         elif verb == "base":
+            # A run that failed elsewhere ends this one, too: what was unpacked in memory goes.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             for node in spec["nodes"].values():
                 if node["made"] is not None and _kind(node["path"]) == "missing":
                     baseimage.make(spec["cache"], node["made"])
