@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import threading
 import zipfile
@@ -99,3 +100,21 @@ def test_a_part_is_never_taken_for_the_whole(folder: Path) -> None:
     with pytest.raises(OSError, match="only a part of it arrived"):
         base.agent(Host(limit=1000))  # type: ignore[arg-type]
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("link", [False, True])
+def test_what_another_user_left_under_its_name_is_never_run(folder: Path, link: bool) -> None:
+    path = Path(base.agent(Host()).split()[0].removeprefix("PYTHONPATH="))  # type: ignore[arg-type]
+    if link:
+        (folder / "elsewhere").write_text("theirs")
+        path.unlink()
+        path.symlink_to(folder / "elsewhere")
+    else:
+        path.write_text("theirs")
+        os.chown(path, 65534, 65534)
+    host = Host()
+    base.agent(host)  # type: ignore[arg-type]
+    assert host.puts == 1
+    assert path.read_bytes() == base.agent_zip()
+    assert path.lstat().st_uid == 0

@@ -66,7 +66,9 @@ def _brought(host: Host) -> str:
     path = f"{FOLDER}/umlaan-agent-{hashlib.sha256(archive).hexdigest()[:16]}.zip"
     if not host.connected:
         host.connect(raise_exceptions=True)
-    there, _ = host.run_shell_command(f"test -s {path}", print_output=False)
+    # Anybody may write there, and root runs it: only a file of our own counts.
+    ours = f"[ -O {path} ] && [ ! -L {path} ] && [ -s {path} ]"
+    there, _ = host.run_shell_command(ours, print_output=False)
     if not there:
         beside = f"{path}.{uuid.uuid4().hex}"
         host.put_file(io.BytesIO(archive), beside)

@@ -155,7 +155,8 @@ def as_tar(changes: list[Edit]) -> bytes:
     return buffer.getvalue()
 
 
-PARCEL = "/var/tmp/umlaan-identity.tar"
+# It holds the host key: where only root looks and writes.
+PARCEL = "/root/.umlaan-identity.tar"
 # On the file system of what it replaces, so that a rename is enough.
 BESIDE = "/etc/.umlaan-new"
 # Writes through a link of the user's, and keeps the first version of a file for good.
