@@ -7,6 +7,7 @@ uml_mconsole is not reachable from another network namespace, and it never waits
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ import sys
 _MAGIC = 0xCAFEBABE
 _VERSION = 2
 _DATA = 512
+SPARE = "/run/umlaan"
 
 
 class Silent(Exception):
@@ -26,12 +28,10 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
     data = command.encode()
     if len(data) >= _DATA:
         raise ValueError(f"mconsole command longer than {_DATA - 1} bytes")
-    own = f"{os.path.dirname(os.path.dirname(path))}/.mc-{os.getpid()}"
+    own = ""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(own)
         try:
-            link.bind(own)
+            own = _bind(link, os.path.dirname(os.path.dirname(path)))
             link.settimeout(timeout)
             link.sendto(
                 struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0"), path
@@ -44,6 +44,23 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(own)
+
+
+def _bind(link: socket.socket, folder: str) -> str:
+    """Name the reply socket in the folder, or where a full disk has no room for it below /run."""
+    for place in (folder, SPARE):
+        own = f"{place}/.mc-{os.getpid()}"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(own)
+            link.bind(own)
+        except OSError as error:
+            if place == SPARE or error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+                raise
+            os.makedirs(SPARE, exist_ok=True)
+        else:
+            break
+    return own
 
 
 def _answer(link: socket.socket) -> tuple[bool, str]:
