@@ -49,8 +49,8 @@ def test_it_becomes_a_node_and_is_left_alone_then(users: Lab) -> None:
 
 
 def test_a_killed_proxy_is_started_again_by_its_keeper(users: Lab) -> None:
-    script = "read k p </run/umlaan/dvs-proxy-node0.pid; kill -KILL $p; "
-    script += 'until read k q </run/umlaan/dvs-proxy-node0.pid && [ -n "$q" ] && [ $q != $p ] '
+    script = "read k p b </run/umlaan/dvs-proxy-node0.pid; kill -KILL $p; "
+    script += 'until read k q b </run/umlaan/dvs-proxy-node0.pid && [ -n "$q" ] && [ $q != $p ] '
     script += "&& [ -d /proc/$q ]; do sleep 1; done; echo again $q"
     done = users.exec("@uml/node1", script)
     assert done.code == 0 and "again " in done.output, done.output

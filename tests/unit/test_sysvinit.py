@@ -88,8 +88,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
             keeper.terminate()
         keeper.wait(WAIT_S)
     for path in (tmp_path / "run").glob("*.pid"):
-        for pid in path.read_text().split()[1:]:
-            os.killpg(int(pid), signal.SIGKILL)
+        os.killpg(int(path.read_text().split()[1]), signal.SIGKILL)
 
 
 def test_every_service_has_an_id_of_its_own_that_sysvinit_takes() -> None:
@@ -174,6 +173,19 @@ def test_a_keeper_after_one_that_was_killed_ends_what_that_left(guest: Guest) ->
     guest.service("dvs-join", "exec sleep 1000")
     until(lambda: guest.status().get("dvs-join", {}).get("pid") not in (None, pid))
     until(lambda: not alive(pid))
+
+
+def test_a_pid_of_another_boot_is_nobodys(guest: Guest) -> None:
+    other = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        pids = Path(sysvinit.pid_path(guest.side, "dvs-join"))
+        pids.write_text(f"999999 {other.pid} another-boot\n")
+        guest.service("dvs-join", "exec sleep 1000")
+        until(lambda: guest.status().get("dvs-join", {}).get("pid") not in (None, other.pid))
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_services_that_left_the_lab_are_ended(guest: Guest) -> None:

@@ -56,7 +56,7 @@ def status(side: Side) -> str:
     """Print ``keep NAME KEEPER PID STATE`` of each service, without another process."""
     names = " ".join(side["services"])
     return (
-        f"for n in {names}; do k= p= s=; read -r k p 2>/dev/null <{side['run']}/$n.pid; "
+        f"for n in {names}; do k= p= b= s=; read -r k p b 2>/dev/null <{side['run']}/$n.pid; "
         f'[ -z "$k" ] || [ ! -d /proc/$k ] || {{ read -r s 2>/dev/null </proc/$p/stat; '
         f's=${{s##*) }}; echo "keep $n $k $p ${{s%% *}}"; }}; done'
     )
@@ -96,7 +96,7 @@ def follow(side: Side) -> list[str]:
 def keepers_end(side: Side) -> list[str]:
     """End the keepers that run an older ``keep``; init starts them again with the new one."""
     return [
-        f"for f in {side['run']}/dvs-*.pid; do read -r k p 2>/dev/null <$f && "
+        f"for f in {side['run']}/dvs-*.pid; do read -r k p b 2>/dev/null <$f && "
         'kill -TERM "$k" 2>/dev/null; done'
     ]
 
@@ -112,7 +112,7 @@ def _gone(side: Side, wanted: list[str]) -> list[str]:
     return [
         f"for f in {side['run']}/dvs-*.pid; do n=${{f##*/}}; "
         f'case "${{n%.pid}}" in {keep}) continue;; esac; '
-        'read -r k p 2>/dev/null <"$f" || continue; kill -TERM "$k" 2>/dev/null; '
+        'read -r k p b 2>/dev/null <"$f" || continue; kill -TERM "$k" 2>/dev/null; '
         'for t in 1 2 3 4 5 6 7 8; do [ -d "/proc/$k" ] || break; sleep 1; done; '
         'kill -KILL "$k" 2>/dev/null; kill -KILL "-$p" 2>/dev/null; rm -f "$f"; done',
     ]
@@ -121,7 +121,7 @@ def _gone(side: Side, wanted: list[str]) -> list[str]:
 def again(side: Side, name: str) -> str:
     """End a service's session; its keeper starts it anew."""
     return (
-        f"read -r k p 2>/dev/null <{pid_path(side, name)} && {{ kill -TERM -$p; "
+        f"read -r k p b 2>/dev/null <{pid_path(side, name)} && {{ kill -TERM -$p; "
         "kill -CONT -$p; for t in 1 2 3 4 5 6; do kill -0 -$p || break; sleep 1; done; "
         "kill -KILL -$p; } 2>/dev/null; true"
     )
