@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.lab import BenchLab
-from bench.timing import Failed, timed
+from bench.timing import Failed, cpu, timed
 from umlaan.agent import apt, baseimage
 from umlaan.agent.chamber import PINNED
 from umlaan.model.node import Node
@@ -43,11 +43,13 @@ class Bare:
         self.root = (memory if baseimage._roomy() else folder) / f"{self.name}-root"
         self.guest: subprocess.Popen[bytes] | None = None
         self.seconds: dict[str, float] = {}
+        self.cpu = 0.0
 
     def step(self, name: str, work: Callable[[], None]) -> None:
         """One step, timed."""
-        started = time.monotonic()
+        started, used = time.monotonic(), cpu()
         work()
+        self.cpu += cpu() - used
         self.seconds[name] = time.monotonic() - started
 
     def everything(self) -> float:

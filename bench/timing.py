@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import threading
@@ -22,12 +23,16 @@ class Failed(Exception):
 
 @dataclass
 class Timed:
-    """One command: wall seconds, what it printed, peak bytes of umlaan's own processes in it."""
+    """One command: wall seconds, what it printed, peak bytes of umlaan's own processes in it.
+
+    cpu: seconds of processor of all that it waited for; guests and services go on without it.
+    """
 
     seconds: float
     output: str
     code: int
     own_bytes: int = 0
+    cpu: float = 0.0
 
 
 @dataclass
@@ -87,7 +92,7 @@ def timed(
     words: list[str], cwd: str | Path = "/", env: Mapping[str, str] | None = None, want: int = 0
 ) -> Timed:
     """Run a command to its end. Failed, quoting its last lines, where its exit code is another."""
-    started = time.monotonic()
+    started, used = time.monotonic(), cpu()
     process = subprocess.Popen(
         words,
         cwd=cwd,
@@ -110,7 +115,13 @@ def timed(
             f"{' '.join(words)[:300]}: exit code {process.returncode}\n"
             + "\n".join(f"    {line}" for line in output.splitlines()[-15:])
         )
-    return Timed(seconds, output, process.returncode, sampler.peak)
+    return Timed(seconds, output, process.returncode, sampler.peak, cpu() - used)
+
+
+def cpu() -> float:
+    """Processor seconds of all processes that this one has waited for, and of theirs."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 
 def median(values: list[float]) -> float:

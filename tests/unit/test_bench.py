@@ -73,3 +73,9 @@ def test_its_lab_shares_nothing_with_the_users(tmp_path: Path) -> None:
 def test_the_parts_can_be_chosen() -> None:
     options = arguments(["--parts", "noop", "--ready", "--repeats", "3"])
     assert (options.parts, options.ready, options.repeats) == (["noop"], True, 3)
+
+
+def test_processor_seconds_are_those_of_the_command() -> None:
+    busy = timed([sys.executable, "-c", "import time\nwhile time.process_time() < 0.4: pass"])
+    idle = timed(["sleep", "0.4"])
+    assert busy.cpu >= 0.4 > idle.cpu
