@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
+from paramiko import SSHException
 from pyinfra.api.config import Config
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
@@ -55,6 +56,8 @@ class Build(LabCommand):
         assert self.go.wait(WAIT_S)
         if self.fails == "unreachable":
             raise OSError("the lab host is gone")
+        if self.fails == "cut off":
+            raise SSHException("the connection broke off")
         if self.fails:
             self.output = CommandOutput([OutputLine("stderr", self.fails)])
         return self.fails is None, CommandOutput([])
@@ -85,9 +88,16 @@ def test_two_builds_run_at_the_same_time_and_both_are_awaited(here: tuple[State,
     assert waiting.get(timeout=WAIT_S) == []
 
 
-@pytest.mark.parametrize("text", ["image: failed, exit code 3", "unreachable"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("image: failed, exit code 3", "image: failed, exit code 3"),
+        ("unreachable", "the lab host is gone"),
+        ("cut off", "the connection broke off"),
+    ],
+)
 def test_a_failure_is_told_where_it_is_awaited_and_the_other_is_finished(
-    here: tuple[State, Host], text: str
+    here: tuple[State, Host], text: str, told: str
 ) -> None:
     bad, good = Build(fails=text), Build()
     begin(here, "image", bad)
@@ -95,8 +105,7 @@ def test_a_failure_is_told_where_it_is_awaited_and_the_other_is_finished(
     bad.go.set()
     good.go.set()
     said = awaiting(here[1])
-    assert len(said) == 1
-    assert said[0] == ("the lab host is gone" if text == "unreachable" else text)
+    assert said == [told]
     assert good.running.is_set()
     assert awaiting(here[1]) == []
 

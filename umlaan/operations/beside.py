@@ -44,8 +44,9 @@ class BesideCommand(LabCommand):
         with ctx_host.use(host):
             try:
                 status, _ = self.command.execute(state, host, connector_arguments)
-            except OSError as error:
-                return str(error)
+            except Exception as error:
+                # Whatever a connection that breaks off raises: told where it is awaited.
+                return str(error) or type(error).__name__
         said = self.command.output
         return None if status else (said.stderr or said.stdout if said else "")
 
