@@ -141,7 +141,7 @@ def test_uml_takes_no_path_with_a_blank(data: dict[str, Any]) -> None:
         node_plan.check_paths(lab.nodes[0])
 
 
-def test_the_checkout_may_stand_in_a_folder_with_a_blank(
+def test_the_checkout_may_stand_in_a_folder_with_a_blank_and_be_used_from_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "my 'own' checkout"
@@ -156,7 +156,13 @@ def test_the_checkout_may_stand_in_a_folder_with_a_blank(
         connector = LocalConnector()
         connector_data: dict[str, object] = {}
 
+    # A user's own files in the current folder, and another checkout, are not the real ones.
+    (tmp_path / "cwd/umlaan/agent").mkdir(parents=True)
+    for name in ("random.py", "argparse.py", "umlaan/__init__.py", "umlaan/agent/__init__.py"):
+        (tmp_path / "cwd" / name).write_text("raise SystemExit('the wrong file')\n")
     words = f"{facts.agent(Host())} hash --cache {tmp_path} /nowhere"  # type: ignore[arg-type]
-    done = subprocess.run(["sh", "-c", words], cwd="/", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", words], cwd=tmp_path / "cwd", capture_output=True, text=True, check=False
+    )
     assert json.loads(done.stdout) == {"/nowhere": None}, done.stderr
     assert sys.executable in words

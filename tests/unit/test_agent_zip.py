@@ -105,7 +105,7 @@ def test_a_part_is_never_taken_for_the_whole(folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
 @pytest.mark.parametrize("link", [False, True])
 def test_what_another_user_left_under_its_name_is_never_run(folder: Path, link: bool) -> None:
-    path = Path(base.agent(Host()).split()[0].removeprefix("PYTHONPATH="))  # type: ignore[arg-type]
+    path = Path(base.agent(Host()).split()[1].removeprefix("PYTHONPATH="))  # type: ignore[arg-type]
     if link:
         (folder / "elsewhere").write_text("theirs")
         path.unlink()

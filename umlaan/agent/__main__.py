@@ -62,6 +62,8 @@ def main(argv: list[str]) -> int:
         # pyinfra reads UTF-8 whatever the lab host's locale is, and a log may hold any character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    # It was for this program: a user's own build may import what stands beside its script.
+    os.environ.pop("PYTHONSAFEPATH", None)
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", ""))
     module = importlib.import_module(f"umlaan.agent.{VERBS[argv[0]]}")
     return int(module.main(argv[1:]))

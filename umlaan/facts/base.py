@@ -22,6 +22,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 FAKE_AGENT = "umlaan-agent"
 # Where the agent is put on an ssh host: it stays over a reboot, and any run may clean it.
 FOLDER = "/var/tmp"
+# Else a random.py or another checkout in the current folder would be taken for the real one.
+SAFE = "PYTHONSAFEPATH=1"
 
 
 class JsonFact(FactBase[Any]):
@@ -49,9 +51,9 @@ def agent(host: Host) -> str:
         prefix = FAKE_AGENT
     elif connector == "LocalConnector":
         here, python = shlex.quote(str(PACKAGE.parent)), shlex.quote(sys.executable)
-        prefix = f"PYTHONPATH={here} {python} -S -m umlaan.agent"
+        prefix = f"{SAFE} PYTHONPATH={here} {python} -S -m umlaan.agent"
     else:
-        prefix = f"PYTHONPATH={_brought(host)} python3 -S -m umlaan.agent"
+        prefix = f"{SAFE} PYTHONPATH={_brought(host)} python3 -S -m umlaan.agent"
     host.connector_data["umlaan_agent"] = prefix
     return prefix
 
