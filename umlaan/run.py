@@ -153,8 +153,7 @@ def holder() -> str:
 
 def _lock(host: Host, lab_host: LabHost) -> Any:
     """One run at a time: a process on the lab host holds the lock while this run lives."""
-    path = f"/run/umlaan/{lab_host.lab}.lock"
-    words = ["lock", "--path", path, "--holder", holder()]
+    words = ["lock", "--lab", lab_host.lab, "--holder", holder()]
     try:
         command = f"exec env {agent(host)} {shlex.join(words)}"
     except OSError as error:

@@ -31,6 +31,7 @@ def state(**changes: Any) -> dict[Any, Any]:
         "trial": None,
         "fallback": "umlaan-new",
         "saved_is_there": True,
+        "next_release": NEW,
     }
     return {"host-kernel state": json.dumps({**row, **changes})}
 

@@ -12,7 +12,7 @@ from pyinfra.api.state import StateStage
 from tests.operations.support import LAB, NODE, commands_of
 from umlaan.operations import network
 from umlaan.operations.network import wanted_on
-from umlaan.plan.network_files import boot_script
+from umlaan.plan.network_files import boot_script, network_unit, nodes_unit
 
 IP = "ip -n umlaan"
 MARK = "umlaan:umlaan"
@@ -299,11 +299,85 @@ def test_who_manages_networks_keeps_off_first() -> None:
 def test_with_systemd_the_network_comes_back_at_boot() -> None:
     found = whole()
     found["managers"] = ["systemd"]
-    script, unit, enable = run("up", found)
+    script, unit, enable, *nodes = run("up", found)
     assert script.startswith("umlaan-agent network put /var/lib/umlaan/umlaan/network.sh 0644 ")
     assert "ExecStart=/bin/sh /var/lib/umlaan/umlaan/network.sh" in unit
     assert unit.endswith("&& systemctl daemon-reload")
     assert enable == "systemctl --quiet enable umlaan-umlaan-network.service"
+    assert len(nodes) == 3
+
+
+def at_boot() -> dict[str, Any]:
+    """The default lab on a host with systemd, its units as they are wanted."""
+    found = whole()
+    found["managers"] = ["systemd"]
+    texts: dict[str, str | None] = {}
+
+    def call() -> list[str]:
+        from umlaan.operations.common import lab
+
+        wanted = wanted_on(lab().host(LAB))
+        texts[wanted.script] = boot_script(wanted)
+        texts[wanted.unit_file] = network_unit(wanted)
+        texts[wanted.nodes_file] = nodes_unit(wanted)
+        for path in (wanted.unit_link, wanted.nodes_link, wanted.nodes_done, wanted.agent):
+            texts[path] = "there"
+        return []
+
+    commands_of(call, on=LAB)
+    found["files"] |= texts
+    return found
+
+
+NODES_UNIT = "/etc/systemd/system/umlaan-umlaan-nodes.service"
+
+
+def test_units_as_they_are_wanted_are_no_change() -> None:
+    reasons: list[tuple[str, str]] = []
+    assert run("up", at_boot(), reasons=reasons) == []
+    assert reasons == []
+
+
+def test_an_edited_unit_of_the_nodes_is_written_again() -> None:
+    found = at_boot()
+    found["files"][NODES_UNIT] += "# edited\n"
+    (command,) = run("up", found)
+    assert command.startswith(f"umlaan-agent network put {NODES_UNIT} 0644 ")
+    assert command.endswith("&& systemctl daemon-reload")
+    # What starts at boot is beside the lab's state, not in a checkout.
+    assert "PYTHONPATH=/var/lib/umlaan/umlaan/at-boot/agent-" in command
+    assert "at-boot up umlaan /var/lib/umlaan/umlaan" in command
+
+
+def test_a_unit_of_the_nodes_that_is_off_or_not_up_is_switched_on() -> None:
+    start = "systemctl --quiet enable umlaan-umlaan-nodes.service && systemctl start"
+    for path, said in (
+        ("/etc/systemd/system/multi-user.target.wants/umlaan-umlaan-nodes.service", "it is off"),
+        ("/run/umlaan/umlaan.at-boot", "it did not start in this boot"),
+    ):
+        found, reasons = at_boot(), []
+        found["files"][path] = None
+        (command,) = run("up", found, reasons=reasons)
+        assert command.startswith(start)
+        assert reasons == [(LAB, f"umlaan-umlaan-nodes.service: enable, {said}")]
+
+
+def test_the_agent_of_the_unit_is_placed_where_it_is_missing() -> None:
+    found = at_boot()
+    (path,) = [name for name in found["files"] if name.endswith(".zip")]
+    found["files"][path] = None
+    assert run("up", found) == [f"umlaan-agent at-boot place {path}"]
+
+
+def test_down_takes_the_units_away() -> None:
+    commands = run("down", at_boot())
+    removed = [command for command in commands if "systemctl" in command]
+    assert removed == [
+        "systemctl --quiet disable --now umlaan-umlaan-nodes.service && "
+        f"rm -f {NODES_UNIT} /run/umlaan/umlaan.at-boot && systemctl daemon-reload",
+        "systemctl --quiet disable umlaan-umlaan-network.service && "
+        "rm -f /etc/systemd/system/umlaan-umlaan-network.service && systemctl daemon-reload",
+    ]
 
 
 def test_the_boot_script_makes_it_all_and_a_written_one_is_no_change() -> None:

@@ -101,7 +101,22 @@ def test_a_killed_node_is_started_and_awaited() -> None:
         "tmpdir": None,
         "mem": 1 << 30,
         "deadline": 90,
+        "lab": "umlaan",
     }
+
+
+def test_a_node_noted_as_it_runs_is_left_alone() -> None:
+    noted = json.loads(plan.as_json(plan.wanted_launch(LAB_MODEL, ONE, row_of()).order()))
+    assert run(operations.running, row_of(noted=noted)) == ([], [])
+
+
+@pytest.mark.parametrize("noted", [None, {"name": "node1", "argv": ["old"]}])
+def test_a_node_that_a_boot_would_leave_down_or_start_otherwise_is_noted(noted: Any) -> None:
+    commands, reasons = run(operations.running, row_of(noted=noted))
+    assert [shlex.split(command)[1:3] for command in commands] == [["at-boot", "note"]]
+    order = json.loads(shlex.split(commands[0])[3])
+    assert order["argv"] == plan.command_line(ONE, "tuntap")
+    assert reasons == ["node1: note how it is started when the lab host boots"]
 
 
 def test_a_node_that_differs_is_stopped_first() -> None:
@@ -182,6 +197,13 @@ def test_a_hung_node_is_stopped_before_anyone_looks_inside() -> None:
 
 def test_a_stopped_node_is_left_alone() -> None:
     assert run(operations.stopped, row_of(running=False)) == ([], [])
+    assert run(operations.stopped, row_of(running=False, noted=None)) == ([], [])
+
+
+def test_a_node_that_ended_by_itself_is_kept_from_the_next_boot() -> None:
+    commands, reasons = run(operations.stopped, row_of(running=False, noted={"name": "node1"}))
+    assert verbs(commands) == ["node-stop"] and order_of(commands[0])["forget"] is True
+    assert reasons == ["node1: leave it down when the lab host boots"]
 
 
 def test_stopping_a_node_that_is_up() -> None:

@@ -150,7 +150,7 @@ def test_a_kernel_that_panics_is_failed_and_not_tried_again(machine: Machine) ->
     decision = plan.decide(state(machine), "when_needed")
     assert decision.action == "failed"
     assert f"{NEW} did not come up when tried" in decision.text
-    assert f"running {OLD}" in decision.text
+    assert f"running {OLD}, the next boot takes {OLD} (entry {OLD_ENTRY})" in decision.text
     assert machine.grub == {"saved_entry": OLD_ENTRY}
     # Another parameter is another trial.
     machine.spec["parameters"] = ["quiet"]
@@ -167,6 +167,39 @@ def test_a_kernel_that_fails_its_checks_is_not_confirmed(machine: Machine) -> No
     assert machine.grub["saved_entry"] == OLD_ENTRY
     record = json.loads(Path(boot.trial_path(machine.spec)).read_text())
     assert record["state"] == "refused"
+    # It runs still, but the next boot is the old kernel's.
+    said = plan.failure(state(machine))
+    assert f"{NEW} did not pass its checks" in said and "still running it" in said
+    assert f"the next boot takes {OLD} (entry {OLD_ENTRY})" in said
+
+
+def test_other_parameters_of_the_running_kernel_are_told_by_their_entries(
+    machine: Machine,
+) -> None:
+    spec = tried(machine)
+    machine.boot(NEW, spec["entry"])
+    machine.set_grub(saved_entry=OLD_ENTRY)
+    assert boot.settle({**spec, "checks": []}) == []
+    before = spec["entry"]
+    machine.spec["parameters"] = ["quiet"]
+    hostkernel.install(dict(machine.spec))
+    after = spec_of(machine)["entry"]
+    decision = plan.decide(state(machine), "never")
+    assert decision.action == "arm"
+    assert f"running {NEW} by entry {before}, wanted by entry {after}" in decision.text
+    assert f"running {NEW}, wanted {NEW}" not in decision.text
+    # Tried, and back with the same kernel's old entry: that is what the next boot takes.
+    boot.arm(spec_of(machine))
+    machine.boot(NEW, before)
+    (machine.folder / "proc/sys/kernel/random/boot_id").write_text("other\n")
+    machine.set_grub(saved_entry=before)
+    found = plan.decide(state(machine), "never")
+    assert found.action == "settle"
+    assert f"{NEW} was tried by entry {after}, it runs by entry {before}" in found.text
+    assert boot.settle(spec_of(machine)) == [f"the machine came back with {NEW} by entry {before}"]
+    said = plan.decide(state(machine), "never")
+    assert said.action == "failed"
+    assert f"the next boot takes {NEW} (entry {before})" in said.text
 
 
 def test_a_run_that_was_cut_off_after_arming_waits_for_the_boot(machine: Machine) -> None:

@@ -19,6 +19,7 @@ VERBS = {
     "console": "console",
     "outward": "outward",
     "root-run": "chroot",
+    "at-boot": "atboot",
     "run": "run",
     "hash": "index",
     "lock": "lock",

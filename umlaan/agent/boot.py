@@ -97,6 +97,12 @@ def entry_of_release(menu: dict[str, str], release: str) -> str | None:
     return max(good, key=lambda name: name.count(">"), default=None)
 
 
+def release_of(line: str) -> str:
+    """The release that an entry's linux line boots; empty where its image's name has none."""
+    image = os.path.basename(line.split(" ")[0])
+    return image.removeprefix("vmlinuz-") if image.startswith("vmlinuz-") else ""
+
+
 def menu(spec: dict[str, Any]) -> dict[str, str]:
     """The entries that grub offers now."""
     return entries(read(at(spec, "/boot/grub/grub.cfg")))
@@ -131,6 +137,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
         "trial": read_json(trial_path(spec)),
         "fallback": now["entry"] or entry_of_release(offered, now["release"]),
         "saved_is_there": saved in offered,
+        "next_release": release_of(offered.get(block.get("next_entry") or saved, "")),
         "grub": grub(spec),
     }
 
@@ -230,7 +237,10 @@ def settle(spec: dict[str, Any]) -> list[str]:
     record = read_json(trial_path(spec)) or {}
     record |= {"entry": entry, "release": spec["release"], "after": now["release"]}
     if now["entry"] != entry:
-        record |= {"state": "failed", "why": f"the machine came back with {now['release']}"}
+        came = now["release"]
+        if came == spec["release"]:
+            came += f" by entry {now['entry']}" if now["entry"] else " by an entry not umlaan's"
+        record |= {"state": "failed", "why": f"the machine came back with {came}"}
         write_json(trial_path(spec), record)
         return [record["why"]]
     failed = checks(spec)

@@ -123,7 +123,9 @@ def _comm(pid: str) -> str:
 
 
 def text_of(path: str) -> str | None:
-    """A file's text; None where there is none."""
+    """A file's text; None where there is none. One named by its content is not read."""
+    if path.endswith(".zip"):
+        return path if os.path.exists(path) else None
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()

@@ -171,7 +171,8 @@ def state(node: Row, with_memory: bool = False) -> Row:
     record (of the last launch, or None), running, pid, inner_pid, start, uptime (s), holder (its
     console is kept), leftovers (pids of a dead UML's helpers), shared (its ssh
     connection's socket is there), root_exists, root_id, root_user (who
-    else has it), kernel (the wanted one's stamp), dc (the DC's init), memory (bytes), console_log.
+    else has it), kernel (the wanted one's stamp), dc (the DC's init), memory (bytes), console_log,
+    noted (the order with which it is started at boot, or None).
     """
     record = read_record(node["dir"])
     alive = running(record)
@@ -193,6 +194,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
         "kernel": kernel_state(node.get("kernel_dir")),
         "dc": dc_state(node.get("dc_file")),
         "console_log": f"{node['dir']}/console.log",
+        "noted": read_json(f"{node['dir']}/at-boot.json"),
     }
     if not alive:
         found = members(node)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import selectors
 import socket
 import subprocess
@@ -21,9 +22,52 @@ from umlaan.agent import proc
 SSH_PORT = 22
 
 
-def banner(address: str, timeout: float) -> bool:
-    """True if an sshd greets at that address in timeout seconds."""
-    return _greeted([address], timeout)[address]
+class Greeting:
+    """Waits for one sshd's greeting over one connection at a time.
+
+    A connection that stands is kept: a slow guest forks an sshd for each, and who knocks twice a
+    second keeps it from ever answering.
+    """
+
+    PATIENCE_S = 30.0
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.link: socket.socket | None = None
+        self.since = 0.0
+
+    def look(self, seconds: float) -> bool:
+        """True if it greets within seconds; else ask again."""
+        if self.link is None:
+            self.since = time.monotonic()
+            self.link = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self.link.setblocking(False)
+            if self.link.connect_ex((self.address, SSH_PORT)) not in (0, errno.EINPROGRESS):
+                self.close()
+                return False
+        ready, _, _ = select.select([self.link], [], [], seconds)
+        if not ready and self._stands() and time.monotonic() - self.since < self.PATIENCE_S:
+            return False
+        try:
+            greeted = bool(ready) and self.link.recv(16).startswith(b"SSH-")
+        except OSError:
+            greeted = False
+        self.close()
+        return greeted
+
+    def _stands(self) -> bool:
+        assert self.link is not None
+        try:
+            self.link.getpeername()
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
 
 
 def _greeted(addresses: list[str], timeout: float) -> dict[str, bool]:

@@ -17,7 +17,7 @@ from typing import Any
 from umlaan.agent import node
 from umlaan.agent.files import mounts_below
 
-OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain", "backup")
+OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain", "backup", "at-boot", "modules")
 
 
 def present(spec: dict[str, Any]) -> list[str]:
@@ -26,18 +26,19 @@ def present(spec: dict[str, Any]) -> list[str]:
     return [name for name in (*OURS, *spec.get("files", [])) if os.path.lexists(f"{folder}/{name}")]
 
 
-def strays(spec: dict[str, Any]) -> list[dict[str, str]]:
+def strays(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Nodes that still run although the inventory no longer names them, as node-stop's orders."""
     folder = f"{spec['state_dir']}/nodes"
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    found = []
+    found: list[dict[str, Any]] = []
     for name in names:
         record = node.read_record(f"{folder}/{name}")
         if name in spec["known"] or record is None or not node.running(record):
             continue
         disks = [word for word in record["argv"] if word.startswith("ubda=")]
         root = disks[0].removeprefix("ubda=") if disks else f"{folder}/{name}/root.ext4"
-        found.append({"name": name, "dir": f"{folder}/{name}", "umid": name, "root": root})
+        row = {"name": name, "dir": f"{folder}/{name}", "umid": name, "root": root}
+        found.append({**row, "forget": True})
     return found
 
 

@@ -1,9 +1,9 @@
 """``node-start JSON``: start one node's UML under a holder, and return as soon as it runs.
 
-The order: {name, dir, umid, root, argv, kernel_sha256, namespace, dc_file, tmpdir, mem}. Exit code
-0 with one line that says the pid; 75 where the root or the node is in use, 1 for what else is
+The order: {name, dir, umid, root, argv, kernel_sha256, namespace, dc_file, tmpdir, mem, lab}. Exit
+code 0 with one line that says the pid; 75 where the root or the node is in use, 1 for what else is
 wrong. Nothing is started twice: the node's launch lock and the root's lock are held while it is
-decided, and the root's lock as long as the guest lives.
+decided, and the root's lock as long as the guest lives. The order is noted for the next boot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import sys
 from typing import Any
 
-from umlaan.agent import holder, node, proc, reach, rootlock, sweep, tap
+from umlaan.agent import atboot, holder, node, proc, reach, rootlock, sweep, tap
 from umlaan.agent.files import locked, write_json
 
 BUSY = 75
@@ -175,9 +175,14 @@ def main(argv: list[str]) -> int:
     """The ``node-start`` verb."""
     order = json.loads(argv[0])
     name = order["name"]
+    if not atboot.scoped():
+        code = atboot.in_scope(order, atboot.agent_words("node-start", order))
+        if code is not None:
+            return code
     try:
         with locked(f"{order['dir']}/launch.lock", f"start of {name}", wait=20.0):
             print(start(order))
+            atboot.note(order)
     except (rootlock.RootBusy, TimeoutError) as error:
         print(f"{name}: not started: {error}", file=sys.stderr)
         return BUSY

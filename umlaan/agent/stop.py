@@ -1,7 +1,8 @@
 """``node-stop JSON``: end one node's UML, cleanly if it can be.
 
-The order: {name, dir, umid, root, deadline}. Ctrl-Alt-Del through mconsole first, so that
-the guest's init powers off; then halt, SIGTERM, SIGKILL. It says which of them it took.
+The order: {name, dir, umid, root, deadline, forget, resume}. Ctrl-Alt-Del through mconsole first,
+so that the guest's init powers off; then halt, SIGTERM, SIGKILL. It says which of them it took.
+forget: it stays down after a boot of the lab host; resume: the lab's unit starts it again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from umlaan.agent import mconsole, node, proc, reach, rootlock, sweep
+from umlaan.agent import atboot, mconsole, node, proc, reach, rootlock, sweep
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.start import BUSY
 
@@ -144,10 +145,13 @@ def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
         time.sleep(0.02)
     written = read_json(path)
     if not isinstance(written, dict) or not written.get("exit"):
-        record = {**record, "exit": {"code": None, "at": time.time()}}
+        written = {**record, "exit": {"code": None, "at": time.time()}}
         with contextlib.suppress(OSError):
             # It is down all the same, though no room is left to note how.
-            write_json(path, record)
+            write_json(path, written)
+    if order.get("resume"):
+        with contextlib.suppress(OSError):
+            write_json(path, {**written, "resume": True})
 
 
 def main(argv: list[str]) -> int:
@@ -159,6 +163,8 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         with locked(f"{order['dir']}/launch.lock", f"stop of {name}", wait=60.0):
+            if order.get("forget"):
+                atboot.forget(order["dir"])
             print(stop(order), flush=True)
     except (rootlock.RootBusy, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -42,13 +42,14 @@ def wait(order: dict[str, Any]) -> str | None:
     begun = shown = time.monotonic()
     deadline = begun + float(order["deadline"])
     what = f"ssh on {order['address']}"
+    greeting = reach.Greeting(order["address"])
     while True:
         record = node.read_record(order["dir"])
         # A UML whose record is lost is found by its command line, which takes longer.
         if not node.running(record) and not node.state(order)["running"]:
             record = _with_its_end(order["dir"])
             return f"{order['name']} went down while waiting for {what}: {ended(record)}"
-        if reach.banner(order["address"], 0.5):
+        if greeting.look(0.5):
             return None
         now = time.monotonic()
         if now >= deadline:

@@ -8,12 +8,13 @@ import json
 import shlex
 import sys
 import uuid
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
+
+from umlaan.agent import atboot
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -86,13 +87,4 @@ def _brought(host: Host) -> str:
 
 def agent_zip() -> bytes:
     """The agent as one zip file, the same bytes for the same content."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        names = [
-            "__init__.py",
-            *sorted(f"agent/{p.name}" for p in (PACKAGE / "agent").glob("*.py")),
-        ]
-        for name in names:
-            info = zipfile.ZipInfo(f"umlaan/{name}", (1980, 1, 1, 0, 0, 0))
-            archive.writestr(info, (PACKAGE / name).read_bytes())
-    return buffer.getvalue()
+    return atboot.packed(str(PACKAGE.parent))

@@ -22,7 +22,6 @@ from umlaan.operations.common import (
     carrier,
     executing,
     fail,
-    lab,
     lab_host,
     long_command,
     why,
@@ -37,19 +36,6 @@ def state_of(kernel: Kernel, wish: HostBoot) -> tuple[dict[str, Any], dict[str, 
     """(the agent's spec, what is there now) of a lab host's kernel."""
     spec = plan.spec(kernel, wish, lab_host())
     return spec, agent_fact(HostKernelState, encode(spec))
-
-
-def waits() -> str | None:
-    """Why what needs the host kernel cannot go on yet; None where it runs, or none is wanted."""
-    settings = lab().settings(carrier().name)
-    if settings.host_kernel is None:
-        return None
-    _, found = state_of(settings.host_kernel, settings.host_boot)
-    if found and found["kernel"] and found["running"]["entry"] == found["entry"]:
-        return None
-    wanted = found["kernel"]["release"] if found and found["kernel"] else "the one to be built"
-    now = found["running"]["release"] if found else "unknown"
-    return f"running {now}, wanted {wanted}: waits for a reboot"
 
 
 @operation()

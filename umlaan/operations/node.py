@@ -63,12 +63,16 @@ def state_of(node: Node) -> NodeState:
     return plan.life(node, row_of(node))
 
 
-def stop_commands(node: Node, patience: float | None = None) -> Iterator[StringCommand]:
+def stop_commands(
+    node: Node, patience: float | None = None, *, forget: bool = False
+) -> Iterator[StringCommand]:
     """For an operation that needs a node down: say why first, then yield from this.
 
     patience: seconds for a clean end before it is forced; the agent's own default without.
+    forget: it stays down when the lab host boots.
     """
-    yield _command("node-stop", {**plan.address_of(node), "deadline": patience})
+    order = {**plan.address_of(node), "deadline": patience}
+    yield _command("node-stop", order | {"forget": True} if forget else order)
 
 
 def start_commands(launch: plan.Launch) -> Iterator[StringCommand]:
@@ -108,6 +112,10 @@ def running(node: Node) -> Commands:
     if change.action == "none" and plan.silent(node, row):
         change = _awaited(launch, row)
     if change.action == "none":
+        if plan.unnoted(launch, row):
+            why(f"{node.name}: note how it is started when the lab host boots")
+            words = QuoteString(plan.as_json(launch.order()))
+            yield LabCommand(agent(carrier()), "at-boot", "note", words)
         return
     for reason in change.reasons:
         why(reason)
@@ -187,16 +195,21 @@ def stopped(node: Node) -> Commands:
     """
     Have a node down, cleanly if it can be: Ctrl-Alt-Del, then halt, SIGTERM, SIGKILL.
 
+    It stays down when the lab host boots.
+
     + node: the node
     """
     row = row_of(node)
-    if row is None or not (row["running"] or row["leftovers"] or row["shared"]):
+    noted = row is not None and row.get("noted") is not None
+    if row is None or not (row["running"] or row["leftovers"] or row["shared"] or noted):
         return
     if row["running"]:
         why(f"{node.name}: stop, it is up (pid {row['pid']})")
+    elif noted and not (row["leftovers"] or row["shared"]):
+        why(f"{node.name}: leave it down when the lab host boots")
     elif not row["leftovers"]:
         why(f"{node.name}: end the ssh connection to it, it is down")
     else:
         count = len(row["leftovers"])
         why(f"{node.name}: end {count} processes that its last run left behind")
-    yield from stop_commands(node)
+    yield from stop_commands(node, forget=True)

@@ -146,7 +146,7 @@ def _settle(state: State, host: Host, word: str, kernel: Kernel, wish: HostBoot)
     _, found = state_of(kernel, wish)
     trial: dict[str, Any] | None = found["trial"] if found else None
     if found and trial and trial.get("state") in ("failed", "refused"):
-        note(plan.failure(trial, found["running"]["release"]), failed=True)
+        note(plan.failure(found), failed=True)
     else:
         note(f"host kernel: {output.output.strip()[-600:]}", failed=True)
 

@@ -61,10 +61,10 @@ def decide(found: dict[str, Any], reboot: str, *, here: bool = False) -> Decisio
     tried = trial.get("entry") == entry
     state = trial.get("state") if tried else None
     if state in ("failed", "refused"):
-        return Decision("failed", failure(trial, now["release"]))
+        return Decision("failed", failure(found))
     if state == "armed" and trial["boot_id"] != now["boot_id"] and found["next"] != entry:
-        return Decision("settle", f"host kernel: {release} was tried, {now['release']} runs")
-    pending = f"host kernel: running {now['release']}, wanted {release}: reboot needed"
+        return Decision("settle", f"host kernel: {_both(found, 'was tried', 'runs')}")
+    pending = f"host kernel: {_pending(found)}: reboot needed"
     if reboot == "when_needed" and not here:
         return Decision("trial", f"{pending}; try it once, now")
     if found["next"] == entry:
@@ -72,14 +72,44 @@ def decide(found: dict[str, Any], reboot: str, *, here: bool = False) -> Decisio
     return Decision("arm", f"{pending}; let the next boot try it once")
 
 
-def failure(trial: dict[str, Any], running: str) -> str:
-    """The message of a trial that did not succeed."""
-    release, path = trial["release"], "host-kernel/trial.json"
-    what = (
-        "did not pass its checks" if trial["state"] == "refused" else "did not come up when tried"
-    )
+def _pending(found: dict[str, Any]) -> str:
+    now, release, entry = found["running"], found["kernel"]["release"], found["entry"]
+    if now["release"] != release:
+        return f"running {now['release']}, wanted {release}"
+    # The same kernel with other parameters is another entry: releases alone would say nothing.
+    return f"running {release} by {_by(now['entry'])}, wanted by entry {entry} (parameters changed)"
+
+
+def _both(found: dict[str, Any], tried: str, runs: str) -> str:
+    now, release, entry = found["running"], found["kernel"]["release"], found["entry"]
+    if now["release"] != release:
+        return f"{release} {tried}, {now['release']} {runs}"
+    return f"{release} {tried} by entry {entry}, it {runs} by {_by(now['entry'])}"
+
+
+def _by(entry: str) -> str:
+    return f"entry {entry}" if entry else "an entry that is not umlaan's"
+
+
+def next_boot(found: dict[str, Any]) -> str:
+    """What the machine's next boot takes, in words."""
+    entry = found["next"] or found["saved"]
+    if not entry:
+        return "grub's first entry"
+    release = found["next_release"]
+    return f"{release} (entry {entry})" if release else f"entry {entry}"
+
+
+def failure(found: dict[str, Any]) -> str:
+    """The message of a trial that did not succeed: what runs now, and what the next boot takes."""
+    trial, now, path = found["trial"], found["running"], "host-kernel/trial.json"
+    if trial["state"] == "refused":
+        what = "did not pass its checks"
+    else:
+        what = "did not come up when tried"
+    still = "still running it" if now["entry"] == trial["entry"] else f"running {now['release']}"
     return (
-        f"host kernel: {release} {what}: {trial['why']}; running {running}, which the next boot "
-        f"takes too. It is tried again when the kernel or its parameters change, or once {path} in "
-        "the state folder is removed"
+        f"host kernel: {trial['release']} {what}: {trial['why']}; {still}, the next boot takes "
+        f"{next_boot(found)}. It is tried again when the kernel or its parameters change, or once "
+        f"{path} in the state folder is removed"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os.path import dirname
 
 from umlaan.agent.blocks import lines_of, without
 from umlaan.agent.network import HOSTS, header, names
@@ -94,18 +95,17 @@ def boot_script(wanted: Wanted) -> str:
 
 
 def boot_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
-    """Where systemd is: a unit that makes the network again at boot."""
-    if "systemd" not in found.managers:
-        return
+    """Where systemd is: a unit that makes the network again at boot, and one for the nodes."""
+    if "systemd" in found.managers:
+        yield from _network_at_boot(wanted, found)
+        yield from _nodes_at_boot(wanted, found)
+
+
+def _network_at_boot(wanted: Wanted, found: Found) -> Iterator[Change]:
     script = boot_script(wanted)
     if found.files.get(wanted.script) != script:
         yield Change(f"{wanted.script}: the network at boot", (_put(wanted.script, script),))
-    unit = render(
-        "network/network.service.j2",
-        lab=wanted.lab,
-        state_dir=wanted.state_dir,
-        script=wanted.script,
-    )
+    unit = network_unit(wanted)
     if found.files.get(wanted.unit_file) != unit:
         yield Change(
             f"{wanted.unit}: write, so that the network is there after a boot",
@@ -118,6 +118,55 @@ def boot_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
         )
 
 
+def network_unit(wanted: Wanted) -> str:
+    """The unit that makes the network again at boot."""
+    return render(
+        "network/network.service.j2",
+        lab=wanted.lab,
+        state_dir=wanted.state_dir,
+        script=wanted.script,
+    )
+
+
+def _nodes_at_boot(wanted: Wanted, found: Found) -> Iterator[Change]:
+    name = wanted.nodes_unit
+    if found.files.get(wanted.agent) is None:
+        yield Change(
+            f"{wanted.agent}: place what starts the nodes at boot",
+            ((AGENT, "at-boot", "place", wanted.agent),),
+        )
+    unit = nodes_unit(wanted)
+    if found.files.get(wanted.nodes_file) != unit:
+        yield Change(
+            f"{name}: write, so that the nodes come back after a boot",
+            (_put(wanted.nodes_file, unit), ("systemctl", "daemon-reload")),
+        )
+    missing = [p for p in (wanted.nodes_link, wanted.nodes_done) if found.files.get(p) is None]
+    if missing:
+        what = "it is off" if wanted.nodes_link in missing else "it did not start in this boot"
+        yield Change(
+            f"{name}: enable, {what}",
+            (
+                ("systemctl", "--quiet", "enable", name),
+                # Up already without its mark: then only the mark is missing.
+                ("systemctl", "start", name),
+                ("mkdir", "-p", dirname(wanted.nodes_done)),
+                ("touch", wanted.nodes_done),
+            ),
+        )
+
+
+def nodes_unit(wanted: Wanted) -> str:
+    """The unit that starts the nodes at boot and stops them before the machine goes down."""
+    return render(
+        "network/nodes.service.j2",
+        lab=wanted.lab,
+        state_dir=wanted.state_dir,
+        agent=wanted.agent,
+        network=wanted.unit,
+    )
+
+
 def files_down(wanted: Wanted, found: Found) -> Iterator[Change]:
     """Take out what the above put in, and only that."""
     yield from _hosts_down(wanted, found)
@@ -127,15 +176,20 @@ def files_down(wanted: Wanted, found: Found) -> Iterator[Change]:
             if manager in found.managers:
                 commands += (reload,)
             yield Change(f"{path}: remove", commands)
-    if found.files.get(wanted.unit_file) is not None:
-        yield Change(
-            f"{wanted.unit}: remove",
-            (
-                ("systemctl", "--quiet", "disable", wanted.unit),
-                ("rm", "-f", wanted.unit_file),
-                ("systemctl", "daemon-reload"),
-            ),
-        )
+    # The nodes' unit is stopped as well: up without its file it would stay in systemd's memory.
+    for unit, path, disable, more in (
+        (wanted.nodes_unit, wanted.nodes_file, ("disable", "--now"), (wanted.nodes_done,)),
+        (wanted.unit, wanted.unit_file, ("disable",), ()),
+    ):
+        if found.files.get(path) is not None:
+            yield Change(
+                f"{unit}: remove",
+                (
+                    ("systemctl", "--quiet", *disable, unit),
+                    ("rm", "-f", path, *more),
+                    ("systemctl", "daemon-reload"),
+                ),
+            )
     if found.files.get(wanted.script) is not None:
         yield Change(f"{wanted.script}: remove", (("rm", "-f", wanted.script),))
 

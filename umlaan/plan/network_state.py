@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any, Literal
 
+from umlaan.agent import atboot
 from umlaan.model.host import LabHost
 from umlaan.model.network import mac_of
 from umlaan.model.node import Node, Transport
 
 Namespace = Literal["root", "here", "missing", "broken"]
 HOSTS = "/etc/hosts"
+UNITS = "/etc/systemd/system"
 # The protocol number of the lab's own host routes: how they are known again.
 ROUTE_PROTOCOL = "85"
 
@@ -183,12 +185,36 @@ class Wanted:
 
     @property
     def unit_file(self) -> str:
-        return f"/etc/systemd/system/{self.unit}"
+        return f"{UNITS}/{self.unit}"
 
     @property
     def unit_link(self) -> str:
         """There where the unit is enabled."""
-        return f"/etc/systemd/system/multi-user.target.wants/{self.unit}"
+        return f"{atboot.WANTS}/{self.unit}"
+
+    @property
+    def nodes_unit(self) -> str:
+        """The unit that starts at boot the nodes that were up."""
+        return atboot.unit(self.lab)
+
+    @property
+    def nodes_file(self) -> str:
+        return f"{UNITS}/{self.nodes_unit}"
+
+    @property
+    def nodes_link(self) -> str:
+        """There where the unit is enabled."""
+        return f"{atboot.WANTS}/{self.nodes_unit}"
+
+    @property
+    def nodes_done(self) -> str:
+        """There where the unit is up in this boot: only then it stops the nodes at its end."""
+        return atboot.done_path(self.lab)
+
+    @property
+    def agent(self) -> str:
+        """The agent that the unit runs: beside the lab's state, a checkout may be elsewhere."""
+        return f"{self.state_dir}/at-boot/agent-{atboot.key()}.zip"
 
     @property
     def nm_file(self) -> str:
@@ -204,6 +230,7 @@ class Wanted:
     def files(self) -> tuple[str, ...]:
         """The files whose text decides."""
         names = [HOSTS, self.hosts_file, self.script, self.unit_file, self.unit_link]
+        names += [self.nodes_file, self.nodes_link, self.nodes_done, self.agent]
         if self.namespace is None:
             names += [self.nm_file, self.networkd_file]
         return tuple(dict.fromkeys(names))

@@ -36,6 +36,7 @@ class Launch:
     argv: list[str]
     kernel_sha256: str | None
     dc_file: str | None
+    lab: str = ""
 
     def order(self) -> Row:
         """What the agent's node-start and node-wait are told."""
@@ -46,6 +47,7 @@ class Launch:
             "tmpdir": self.node.settings.tmpdir,
             "mem": size_bytes(self.node.settings.mem),
             "deadline": self.node.settings.boot_timeout,
+            "lab": self.lab,
         }
 
 
@@ -146,7 +148,7 @@ def wanted_launch(lab: Lab, node: Node, row: Row | None) -> Launch:
         # Nobody makes a DC here: the procedure's command line without nsenter.
         path = None
     argv = command_line(node, transport_of(node, stamp))
-    return Launch(node, argv, (stamp or {}).get("sha256"), path)
+    return Launch(node, argv, (stamp or {}).get("sha256"), path, lab.name)
 
 
 def how_it_ended(record: Row | None) -> str:
@@ -235,6 +237,11 @@ def change_of(launch: Launch, row: Row) -> Change:
         return Change("start", [f"{name}: start, {how_it_ended(row['record'])}"])
     reasons = [f"{name}: restart, {text}" for text in differences(launch, row)]
     return Change("restart", reasons) if reasons else Change()
+
+
+def unnoted(launch: Launch, row: Row) -> bool:
+    """True where the next boot of the lab host would start a node otherwise than now, or not."""
+    return "noted" in row and row["noted"] != launch.order()
 
 
 def silent(node: Node, row: Row) -> bool:
