@@ -5,7 +5,7 @@ Guests are stopped cleanly first. The user's partitions, sources and the built c
 
 from pyinfra.context import host
 
-from tasks import dvs, launch, network
+from tasks import dvs, host_kernel, launch, network
 from umlaan.inventory import is_lab_host, is_uml
 from umlaan.operations import carried, standing, state_dir
 from umlaan.run import begin
@@ -22,5 +22,6 @@ if is_lab_host(host):
     state_dir.strays(name="Nodes that left the inventory")
     dvs.down()
     network.away()
+    host_kernel.away()
     state_dir.removed(name="State folder")
     standing.noted(name="What is left")

@@ -23,6 +23,12 @@ def converge() -> None:
         module.built(name=f"Host module {one.name}", module=one, kernel=wanted)
 
 
+@deploy("Host kernel away")
+def away() -> None:
+    """What ``converge`` installed, unless it runs."""
+    hostkernel.removed(name="Host kernel away")
+
+
 @deploy("Host kernel's verdict")
 def verdict() -> None:
     """Where a new kernel was tried and did not stay, the run ends by saying so.

@@ -102,3 +102,20 @@ def test_a_plan_of_a_kernel_that_is_not_built_says_so() -> None:
     assert len(found) == 2
     assert reasons[0][1] == "host kernel: install, not built yet"
     assert installed(missing) == ["host kernel: not built"]
+
+
+def removed(**changes: Any) -> tuple[list[str], list[str]]:
+    row = {"releases": [NEW], "files": ["/etc/grub.d/42_umlaan"], "running": None, "state": True}
+    reasons: list[tuple[str, str]] = []
+    answer = {"boot-away left": json.dumps({**row, **changes})}
+    return commands_of(hostkernel.removed, responses=answer, reasons=reasons), [
+        text for _, text in reasons
+    ]
+
+
+def test_destroy_takes_the_host_kernel_away_unless_it_runs() -> None:
+    commands, reasons = removed()
+    assert len(commands) == 1 and commands[0].startswith("umlaan-agent boot-away do ")
+    assert reasons == [f"host kernel: remove {NEW}, and its entries in grub's menu"]
+    assert removed(running=NEW) == ([], [])
+    assert removed(releases=[], files=[], state=False) == ([], [])

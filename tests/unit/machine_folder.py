@@ -43,11 +43,13 @@ _UPDATE_GRUB = """#!/bin/sh
 echo "update-grub" >>"$MACHINE/calls"
 {
     cat "$MACHINE/menu"
+    list="$MACHINE/state/host-kernel/entries"
+    [ -r "$list" ] && [ -e "$MACHINE/etc/grub.d/42_umlaan" ] || list=/dev/null
     while read -r entry release rest; do
         echo "menuentry \\"umlaan: Linux $release\\" --class gnu-linux --id \\"$entry\\" {"
         echo "    linux /boot/vmlinuz-$release root=UUID=x ro $rest umlaan.entry=$entry"
         echo "}"
-    done <"$MACHINE/state/host-kernel/entries"
+    done <"$list"
 } >"$MACHINE/boot/grub/grub.cfg"
 """
 _INITRAMFS = """#!/bin/sh

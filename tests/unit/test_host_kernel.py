@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.machine_folder import MENU, NEW, OLD, OLD_ENTRY, UUID, Machine
-from umlaan.agent import boot, hostkernel
+from umlaan.agent import boot, bootaway, hostkernel
 from umlaan.agent.chamber import BuildError
 from umlaan.plan import hostkernel as plan
 
@@ -240,3 +240,50 @@ def test_the_kernel_before_the_last_is_removed_once_the_new_one_is_confirmed(
 def test_without_grub_it_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert "does not boot by grub" in str(boot.grub(machine.spec))
+
+
+def leaving(machine: Machine) -> dict:
+    """The spec of a lab that is destroyed."""
+    return {**machine.spec, "files": sorted(machine.spec["files"], reverse=True)}
+
+
+def named(machine: Machine) -> None:
+    """grub's script names the lab's list, as the real one does."""
+    machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
+
+
+def test_a_destroyed_lab_takes_its_kernel_and_the_menus_default_away(machine: Machine) -> None:
+    named(machine)
+    assert bootaway.left(leaving(machine))["state"] is False
+    spec = tried(machine)
+    machine.boot(NEW, spec["entry"])
+    machine.set_grub(saved_entry=OLD_ENTRY)
+    assert boot.settle({**spec, "checks": []}) == []
+    assert bootaway.left(leaving(machine))["running"] == NEW
+    with pytest.raises(BuildError, match="boot another kernel first"):
+        bootaway.away(leaving(machine))
+    assert (machine.folder / f"boot/vmlinuz-{NEW}").exists()
+    machine.boot(OLD)
+    (machine.folder / f"boot/vmlinuz-{OLD}").write_text("the distribution's")
+    found = bootaway.left(leaving(machine))
+    assert (found["releases"], found["running"], len(found["files"])) == ([NEW], None, 2)
+    bootaway.away(leaving(machine))
+    assert [path.name for path in (machine.folder / "boot").glob("vmlinuz-*")] == [f"vmlinuz-{OLD}"]
+    assert list((machine.folder / "lib/modules").iterdir()) == []
+    assert machine.grub["saved_entry"] == OLD_ENTRY
+    assert not (machine.folder / "etc/grub.d/42_umlaan").exists()
+    assert not (machine.folder / "etc/default/grub.d/umlaan.cfg").exists()
+    assert machine.calls[-1] == "update-grub"
+    assert "umlaan" not in (machine.folder / "boot/grub/grub.cfg").read_text()
+    assert bootaway.left(leaving(machine)) == {
+        "releases": [],
+        "files": [],
+        "running": None,
+        "state": False,
+    }
+
+
+def test_another_labs_script_in_grub_is_not_ours(machine: Machine) -> None:
+    hostkernel.install(dict(machine.spec))
+    (machine.folder / "etc/grub.d/42_umlaan").write_text("list=/var/lib/umlaan/other/entries\n")
+    assert bootaway.left(leaving(machine))["files"] == []

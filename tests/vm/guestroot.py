@@ -27,10 +27,11 @@ INITTAB = """::sysinit:/etc/rc.start
 # A fork costs a tenth of a second and more here: as few as can be, and of a static busybox.
 START = """#!/bin/busybox sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+/bin/busybox mkdir -p /dev/pts
 /bin/busybox mount -a
 /bin/busybox mkdir -p /run/sshd /run/network /run/runit/supervise
 /bin/busybox hostname -F /etc/hostname
-ifup -a --no-scripts
+/sbin/ifup -a --no-scripts
 """
 STOP = """#!/bin/busybox sh
 /bin/busybox sync
@@ -76,7 +77,6 @@ def root() -> Path:
         ):
             (tree / name).write_text(text)
             (tree / name).chmod(mode)
-        (tree / "dev/pts").mkdir(exist_ok=True)
         (tree / "etc/service").mkdir(exist_ok=True)
         for service in (tree / "etc/service").iterdir():
             service.unlink()

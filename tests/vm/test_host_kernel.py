@@ -8,21 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from tests.vm.lab import Lab
 from tests.vm.machine import Machine
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-LAST = re.compile(
-    r"^umlaan: changed=(\d+) operations=\d+ failed=(\d+) seconds=[\d.]+ verdict=(\w+)$"
-)
+HOST = "host_kernel_only.py"
 STORY = """from pyinfra.context import host
 from tasks import host_kernel
 from umlaan.inventory import is_lab_host
@@ -59,65 +52,6 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Result:
-    """One run: what it printed, and its last line."""
-
-    code: int
-    output: str
-    changed: int
-    failed: int
-    verdict: str
-
-
-class Lab:
-    """A folder with inventory and data, and the machine that it names."""
-
-    def __init__(self, folder: Path, machine: Machine) -> None:
-        self.folder, self.machine, self.data = folder, machine, dict(DATA)
-        (folder / "group_data").mkdir(parents=True)
-        for name in ("templates", "examples", "tasks"):
-            (folder / name).symlink_to(REPOSITORY / name)
-        (folder / "host_kernel_only.py").write_text(STORY)
-        (folder / "deploy.py").symlink_to(REPOSITORY / "deploy.py")
-
-    def write(self, *nodes: str) -> None:
-        reach = {
-            "ssh_port": self.machine.port,
-            "ssh_user": "root",
-            "ssh_key": str(self.machine.key),
-            "ssh_strict_host_key_checking": "off",
-            "ssh_known_hosts_file": "/dev/null",
-        }
-        lines = [f"node0 = [('127.0.0.1', {reach!r})]", f"uml = {list(nodes)!r}"]
-        lines.append("builder = ['@local']")
-        (self.folder / "inventory.py").write_text("\n".join(lines) + "\n")
-        rows = [f"{name} = {value!r}" for name, value in self.data.items()]
-        (self.folder / "group_data/all.py").write_text("\n".join(rows) + "\n")
-
-    def run(self, story: str, *nodes: str, timeout: float = 2400) -> Result:
-        self.write(*nodes)
-        started = time.monotonic()
-        words = [str(Path(sys.executable).parent / "pyinfra"), "-y", "inventory.py", story]
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYINFRA_PROGRESS": "off"},
-        )
-        print(done.stdout)
-        print(f"--- {story}: {time.monotonic() - started:.0f} s")
-        lines = done.stdout.rstrip().splitlines()
-        match = LAST.match(lines[-1]) if lines else None
-        assert match, done.stdout[-3000:]
-        return Result(done.returncode, done.stdout, int(match[1]), int(match[2]), match[3])
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("vm")
@@ -125,13 +59,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     machine.create()
     try:
         print(f"first boot: {machine.first_boot():.0f} s")
-        yield Lab(folder / "lab", machine)
+        made = Lab(folder / "lab", machine, DATA)
+        (made.folder / HOST).write_text(STORY)
+        yield made
     finally:
         print(machine.tail(5))
         machine.kill()
-
-
-HOST = "host_kernel_only.py"
 
 
 def test_never_builds_installs_arms_and_says_that_a_reboot_is_needed(lab: Lab) -> None:

@@ -39,6 +39,7 @@ VERBS = {
     "bring": "bring",
     "host-kernel": "hostkernel",
     "boot": "boot",
+    "boot-away": "bootaway",
     "module": "module",
     "root": "root",
 }

@@ -191,7 +191,7 @@ def awaited(lab: str, seconds: float = BOOT_S) -> None:
         if not said:
             said = True
             print(f"umlaan: waits for {unit(lab)}, the machine is starting", file=sys.stderr)
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def _starting() -> bool:

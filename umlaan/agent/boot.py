@@ -258,12 +258,10 @@ def settle(spec: dict[str, Any]) -> list[str]:
 def prune(spec: dict[str, Any], keep: set[str]) -> None:
     """Remove kernels of ours that neither run nor are named: the new one and the one before."""
     here = running(spec)
-    stamps = {
-        path: read_json(path) for path in glob.glob(f"{spec['state_dir']}/host-kernel/installed/*")
-    }
-    kept = {s["release"] for s in stamps.values() if s and s["entry"] in keep | {here["entry"]}}
+    stamps = stamps_of(spec)
+    kept = {s["release"] for s in stamps.values() if s["entry"] in keep | {here["entry"]}}
     kept.add(here["release"])
-    gone = [path for path, stamp in stamps.items() if stamp and stamp["release"] not in kept]
+    gone = [path for path, stamp in stamps.items() if stamp["release"] not in kept]
     for path in gone:
         remove(spec, path, stamps[path]["release"])
     rows = [line for line in read(list_path(spec)).splitlines() if line.split()[1] in kept]
@@ -278,6 +276,13 @@ def prune(spec: dict[str, Any], keep: set[str]) -> None:
 def list_path(spec: dict[str, Any]) -> str:
     """The list that the script in /etc/grub.d reads: an entry a line."""
     return f"{spec['state_dir']}/host-kernel/entries"
+
+
+def stamps_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{path of its stamp: the stamp} of each kernel of ours that is installed."""
+    paths = glob.glob(f"{spec['state_dir']}/host-kernel/installed/*")
+    found = {path: read_json(path) for path in sorted(paths)}
+    return {path: stamp for path, stamp in found.items() if isinstance(stamp, dict)}
 
 
 def remove(spec: dict[str, Any], stamp: str, release: str) -> None:

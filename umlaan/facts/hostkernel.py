@@ -15,6 +15,14 @@ class HostKernelState(JsonFact):
         return f"{agent} host-kernel state {shlex.quote(word)}"
 
 
+class HostKernelLeft(JsonFact):
+    """releases, files, running, state: what of ours stands there, see umlaan/agent/bootaway.py."""
+
+    def command(self, agent: str, word: str) -> str:
+        """One verb of the agent; word is the encoded spec."""
+        return f"{agent} boot-away left {shlex.quote(word)}"
+
+
 class HostModuleBuild(JsonFact):
     """inputs, key, previous, cached, problem of one module where it is built."""
 

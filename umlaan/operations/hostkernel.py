@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from pyinfra import logger
 from pyinfra.api.command import QuoteString
 from pyinfra.api.operation import operation
+from pyinfra.context import host as context_host
 
 from umlaan.agent.spec import encode
 from umlaan.facts.base import agent
-from umlaan.facts.hostkernel import HostKernelState
+from umlaan.facts.hostkernel import HostKernelLeft, HostKernelState
 from umlaan.model.hostkernel import HostBoot
 from umlaan.model.kernel import Kernel
 from umlaan.operations.common import (
@@ -71,3 +73,23 @@ def installed(kernel: Kernel, wish: HostBoot) -> Generator[PyinfraCommand, None,
         f"{agent(carrier())} host-kernel install {path}",
         "host-kernel-install.log",
     )
+
+
+@operation()
+def removed() -> Generator[PyinfraCommand, None, None]:
+    """Host kernels of this lab away, with their entries in grub's menu; one that runs stays.
+
+    That is said, with what to do. Fails where update-grub fails.
+    """
+    spec = plan.leaving(lab_host())
+    found = agent_fact(HostKernelLeft, encode(spec))
+    if not found or not (found["releases"] or found["files"] or found["state"]):
+        return
+    if stays := plan.stays(found):
+        logger.warning(f"{context_host.print_prefix}{stays}")
+        return
+    names = ", ".join(found["releases"])
+    why(
+        f"host kernel: remove {names or 'what was prepared for it'}, and its entries in grub's menu"
+    )
+    yield agent_command("boot-away", "do", encode(spec), live=True)

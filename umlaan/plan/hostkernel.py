@@ -41,6 +41,21 @@ def spec(kernel: Kernel, wish: HostBoot, where: LabHost) -> dict[str, Any]:
     }
 
 
+def leaving(where: LabHost) -> dict[str, Any]:
+    """The agent's description of what a destroyed lab leaves of host kernels."""
+    return {"state_dir": where.state_dir, "files": [SCRIPT, DEFAULTS]}
+
+
+def stays(found: dict[str, Any]) -> str | None:
+    """Why the host kernel is left where it is, and what its user does; None where it can go."""
+    if not found["running"]:
+        return None
+    return (
+        f"host kernel {found['running']} stays, with its entry in grub's menu: it runs. Boot "
+        "another kernel (grub-reboot its entry), then destroy once more"
+    )
+
+
 def reasons(found: dict[str, Any]) -> list[str]:
     """Why the kernel is to be installed; empty where all of it stands."""
     return [f"host kernel: {row}" for row in found["problems"]]

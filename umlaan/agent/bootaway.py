@@ -1,0 +1,79 @@
+"""Host kernels of a lab that is destroyed: ``boot-away left WORD`` prints what of ours is there.
+
+``boot-away do WORD`` removes it: images, modules, initramfs, entries, and what made grub boot its
+saved default. A kernel that runs is never taken away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from typing import Any
+
+from umlaan.agent.boot import (
+    at,
+    environment,
+    grub,
+    list_path,
+    read,
+    remove,
+    run,
+    running,
+    stamps_of,
+    state,
+)
+from umlaan.agent.chamber import BuildError
+from umlaan.agent.spec import decode
+
+
+def left(spec: dict[str, Any]) -> dict[str, Any]:
+    """What of ours stands on the machine: releases, files, and the one of them that runs."""
+    releases = [stamp["release"] for stamp in stamps_of(spec).values()]
+    now = running(spec)
+    files = [path for path in spec["files"] if list_path(spec) in read(at(spec, path))]
+    # grub's own file does not name the list: it goes with the script that does.
+    files += [path for path in spec["files"] if path.startswith("/etc/default/") and files]
+    there = os.path.isdir(f"{spec['state_dir']}/host-kernel")
+    return {
+        "releases": releases,
+        "files": [path for path in files if os.path.exists(at(spec, path))],
+        "running": now["release"] if now["release"] in releases else None,
+        "state": there,
+    }
+
+
+def away(spec: dict[str, Any]) -> None:
+    """Take kernels and entries of ours away, the menu's default back. BuildError if one runs."""
+    found = left(spec)
+    if found["running"]:
+        raise BuildError(f"{found['running']} runs: boot another kernel first")
+    if found["files"]:
+        block, back = environment(spec), state(spec)["fallback"]
+        ours = [line.split()[0] for line in read(list_path(spec)).splitlines() if line.split()]
+        if block.get("saved_entry") in ours and back:
+            run(["grub-set-default", back])
+        if block.get("next_entry") in ours:
+            run(["grub-editenv", at(spec, "/boot/grub/grubenv"), "unset", "next_entry"])
+        for path in found["files"]:
+            os.unlink(at(spec, path))
+    for path, stamp in stamps_of(spec).items():
+        remove(spec, path, stamp["release"])
+    if found["files"] and grub(spec) is None:
+        run(["update-grub"])
+    shutil.rmtree(f"{spec['state_dir']}/host-kernel", ignore_errors=True)
+
+
+def main(argv: list[str]) -> int:
+    """The ``boot-away`` verb."""
+    spec = decode(argv[1])
+    if argv[0] == "left":
+        print(json.dumps(left(spec)))
+        return 0
+    try:
+        away(spec)
+    except (BuildError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
