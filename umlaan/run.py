@@ -21,6 +21,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
 from umlaan import outcome
+from umlaan.agent import atboot
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -153,7 +154,8 @@ def holder() -> str:
 
 def _lock(host: Host, lab_host: LabHost) -> Any:
     """One run at a time: a process on the lab host holds the lock while this run lives."""
-    words = ["lock", "--lab", lab_host.lab, "--holder", holder()]
+    path = atboot.lock_path(lab_host.lab)
+    words = ["lock", "--path", path, "--lab", lab_host.lab, "--holder", holder()]
     try:
         command = f"exec env {agent(host)} {shlex.join(words)}"
     except OSError as error:

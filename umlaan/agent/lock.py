@@ -1,8 +1,9 @@
-"""``lock --lab NAME --holder TEXT``: hold a lab's lock until standard input ends.
+"""``lock --path FILE --holder TEXT [--lab NAME]``: hold a lab's lock until standard input ends.
 
 Prints "locked" once it has it; else says who holds it and exits with 75, or what keeps it from
 being taken at all. The run that started it keeps its standard input open: however that run ends,
-the lock goes with it. While the lab host is starting, it waits for what the lab's unit starts.
+the lock goes with it. With --lab it waits, while the lab host is starting, for what the lab's unit
+starts.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from umlaan.agent.files import locked
 def main(argv: list[str]) -> int:
     """The ``lock`` verb."""
     parser = argparse.ArgumentParser(prog="lock")
-    parser.add_argument("--lab", required=True)
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--lab")
     parser.add_argument("--holder", required=True)
     options = parser.parse_args(argv)
     # Ctrl-C is for the run: the lock stays until that has ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    atboot.awaited(options.lab)
+    if options.lab:
+        atboot.awaited(options.lab)
     try:
-        with locked(atboot.lock_path(options.lab), options.holder):
+        with locked(options.path, options.holder):
             print("locked", flush=True)
             sys.stdin.read()
     except TimeoutError as error:

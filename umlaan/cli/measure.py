@@ -142,7 +142,7 @@ def locked(session: Session) -> Iterator[None]:
     try:
         for host in session.lab.hosts:
             who = f"umlaan measure pid {os.getpid()}: {shlex.join(sys.argv)[:200]}"
-            words = ["lock", "--lab", host.lab, "--holder", who]
+            words = ["lock", "--path", f"/run/umlaan/{host.lab}.lock", "--holder", who]
             line = f"exec env {session.agent(host.name)} {shlex.join(words)}"
             process = subprocess.Popen(
                 session.argv(host.name, line),
