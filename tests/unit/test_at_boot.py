@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_agent_node import agent, order  # noqa: F401 - order is a fixture
+from tests.unit.uml import agent
 from umlaan.agent import atboot, node, proc
 from umlaan.agent.files import locked, read_json, write_json
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /ru
 
 
 @pytest.fixture
-def state_dir(order: dict[str, Any]) -> Path:  # noqa: F811
+def state_dir(order: dict[str, Any]) -> Path:
     """The lab's state folder; the order's node moves into it."""
     folder = Path(order["dir"]).parent / "state"
     (folder / "nodes").mkdir(parents=True)
@@ -38,7 +38,7 @@ def lab(state_dir: Path) -> str:
         Path(path).unlink(missing_ok=True)
 
 
-def as_of_another_boot(order: dict[str, Any]) -> None:  # noqa: F811
+def as_of_another_boot(order: dict[str, Any]) -> None:
     record = read_json(node.record_path(order["dir"]))
     write_json(node.record_path(order["dir"]), {**record, "boot_id": "another"})
 
@@ -49,11 +49,11 @@ def up(lab: str, state_dir: Path) -> str:
     return done.stdout + done.stderr
 
 
-def running(order: dict[str, Any]) -> bool:  # noqa: F811
+def running(order: dict[str, Any]) -> bool:
     return bool(node.state(order)["running"])
 
 
-def test_a_start_is_noted_and_a_stop_that_lasts_takes_it_away(order: dict[str, Any]) -> None:  # noqa: F811
+def test_a_start_is_noted_and_a_stop_that_lasts_takes_it_away(order: dict[str, Any]) -> None:
     assert agent("node-start", order).returncode == 0
     assert node.state(order)["noted"] == order
     assert agent("node-stop", order).returncode == 0
@@ -63,7 +63,7 @@ def test_a_start_is_noted_and_a_stop_that_lasts_takes_it_away(order: dict[str, A
 
 
 def test_what_was_up_before_the_boot_is_started_and_nothing_else(
-    order: dict[str, Any],  # noqa: F811
+    order: dict[str, Any],
     state_dir: Path,
     lab: str,
 ) -> None:
@@ -82,7 +82,7 @@ def test_what_was_up_before_the_boot_is_started_and_nothing_else(
 
 
 def test_a_node_that_was_put_down_stays_down(
-    order: dict[str, Any],  # noqa: F811
+    order: dict[str, Any],
     state_dir: Path,
     lab: str,
 ) -> None:
@@ -94,7 +94,7 @@ def test_a_node_that_was_put_down_stays_down(
 
 
 def test_the_units_end_stops_nodes_and_its_next_start_brings_them_back(
-    order: dict[str, Any],  # noqa: F811
+    order: dict[str, Any],
     state_dir: Path,
     lab: str,
 ) -> None:
@@ -109,7 +109,7 @@ def test_the_units_end_stops_nodes_and_its_next_start_brings_them_back(
 
 
 def test_within_a_run_the_unit_starts_nothing(
-    order: dict[str, Any],  # noqa: F811
+    order: dict[str, Any],
     state_dir: Path,
     lab: str,
 ) -> None:
@@ -123,7 +123,7 @@ def test_within_a_run_the_unit_starts_nothing(
 
 
 def test_a_root_that_never_comes_is_said_and_the_others_start(
-    order: dict[str, Any],  # noqa: F811
+    order: dict[str, Any],
     state_dir: Path,
     lab: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -73,7 +73,8 @@ def guest_view(spec: Spec) -> dict[str, Any]:
         stamp = read_json(spec["dvs"]["stamp"]) or {"manifest": {}}
         rows = stamp["manifest"].items()
         manifest = "".join(f"{row[2]}  {name}\n" for name, row in rows if row[0] == "file")
-    code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=60)
+    patience = float(spec.get("patience") or 60)
+    code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=patience)
     view: dict[str, Any] = {"addresses": [], "bad": [], "error": "", "ping": ""}
     output, _, tables = output.partition(f"{_LOOK}\n")
     view["tables"] = tables

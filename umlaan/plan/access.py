@@ -11,7 +11,12 @@ def in_namespace(node: Node) -> list[str]:
     return ["ip", "netns", "exec", namespace] if namespace else []
 
 
-def ssh_options(node: Node, connect_timeout: int = 5) -> list[str]:
+def connect_timeout(node: Node) -> int:
+    """Seconds until a guest's sshd must greet: 5, more for one that is given long to boot."""
+    return max(5, min(60, node.settings.boot_timeout // 18))
+
+
+def ssh_options(node: Node) -> list[str]:
     """Options for ssh and scp: the lab's key, the known host key, one connection for all."""
     folder = f"{node.state_dir}/ssh"
     options = {
@@ -20,7 +25,7 @@ def ssh_options(node: Node, connect_timeout: int = 5) -> list[str]:
         "StrictHostKeyChecking": "yes",
         "BatchMode": "yes",
         "LogLevel": "ERROR",
-        "ConnectTimeout": str(connect_timeout),
+        "ConnectTimeout": str(connect_timeout(node)),
         # A guest that died must not hold a command for ever.
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
@@ -53,11 +58,11 @@ def lending_words(node: Node) -> list[str]:
     ]
 
 
-def ssh_words(node: Node, connect_timeout: int = 5) -> list[str]:
+def ssh_words(node: Node) -> list[str]:
     """The whole command up to what is to run in the guest."""
     return [
         *in_namespace(node),
         "ssh",
-        *ssh_options(node, connect_timeout),
+        *ssh_options(node),
         f"root@{node.address}",
     ]

@@ -21,7 +21,8 @@ Transport = Literal["tuntap", "vector"]
 SOCKET_MAX = 107 - 17
 # UML takes these for separators inside ubda=.
 _SEPARATORS = ",:"
-_REACH_S = 1.0
+# How long a running node may take to answer a look, as a part of what it may take to boot.
+_REACH = 1 / 90
 
 
 class LaunchFault(Exception):
@@ -93,7 +94,7 @@ def question(lab: Lab, nodes: tuple[Node, ...], memory: bool = False, reach: boo
     return {
         "nodes": [address_of(node, dc_file(lab, node)[0]) for node in nodes],
         "memory": memory,
-        "reach": _REACH_S if reach else 0,
+        "reach": max([1.0, *(n.settings.boot_timeout * _REACH for n in nodes)]) if reach else 0,
     }
 
 

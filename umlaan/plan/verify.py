@@ -27,6 +27,7 @@ def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any
         "node0": {"address": other or str(network.address.ip)},
         "kernel_stamp": f"{node.kernel_dir}/stamp.json",
         "ssh": ssh_words(node),
+        "patience": max(60, node.settings.boot_timeout // 3),
         "dvs": dvs and {"dest": dvs.dest, "stamp": f"{node.state_dir}/dvs/ipc.stamp.json"},
         "pairs": None,
     }
