@@ -18,7 +18,7 @@ from umlaan.plan.templates import render
 
 MINE = "id:2:initdefault:\nl2:2:wait:/etc/init.d/rc 2\nca:12345:ctrlaltdel:/sbin/shutdown -r now"
 NAMES = ["dvs-proxy-node0", "dvs-proxy-node12", "dvs-join"]
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -126,12 +126,12 @@ def test_a_block_without_its_end_takes_nothing_of_the_users(guest: Guest) -> Non
 
 def test_a_service_is_kept_running_and_its_log_written(guest: Guest) -> None:
     guest.service("dvs-join", "echo begun; exec sleep 1000")
+    log = guest.folder / "dvs-join.log"
     first = until(lambda: guest.status().get("dvs-join"))
-    assert first["up"]
+    until(lambda: log.exists() and "begun" in log.read_text())
     os.kill(first["pid"], signal.SIGKILL)
     again = until(lambda: (s := guest.status().get("dvs-join")) and s["pid"] != first["pid"] and s)
     assert again["up"]
-    log = guest.folder / "dvs-join.log"
     until(lambda: log.read_text().count("begun") == 2)
     assert "dvs-join ended with exit code 137" in log.read_text()
 
