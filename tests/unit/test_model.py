@@ -122,6 +122,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"dvs": {"bits": 16}}, "dvs.bits: Input should be 32 or 64"),
     ({"dvs": {"variants": ["ipx"]}}, "dvs.variants.0: Input should be 'ioctl' or 'ipc'"),
     ({"reboot": "always"}, "reboot: Input should be 'never' or 'when_needed'"),
+    ({"state_dir": "/var"}, "removes log, run, ssh and others in it; for example /var/umlaan"),
+    ({"state_dir": "/home/me/"}, "state_dir: must be a folder of the lab's own"),
+    ({"state_dir": "/var/../root"}, "state_dir: must be a folder of the lab's own"),
+    ({"state_dir": "/"}, "for example /umlaan"),
     ({"lab": "My Lab"}, "lab: String should match pattern"),
     ({"lab_host": "@ssh/nowhere"}, "is no lab host; allowed: @local"),
 ]
@@ -160,3 +164,9 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(DataError) as caught:
         lab_with(HostData("@uml/node1", True, {"reboot": "x"}), lab="X Y", netwrk=1)
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("path", ["/srv/lab", "/home/me/lab", "/var/lib/umlaan", "/root/lab"])
+def test_a_folder_of_the_labs_own_is_taken(path: str) -> None:
+    rows = [HostData("@local", False, {"state_dir": path})]
+    assert build_lab(rows).hosts[0].state_dir == path

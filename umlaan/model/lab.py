@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from umlaan.model.base import AbsPath, DataError, Model, NameStr, with_dotted
 from umlaan.model.dvs import Dvs
@@ -17,6 +19,12 @@ from umlaan.model.measure import Measure
 from umlaan.model.network import Network
 from umlaan.model.node import Node, NodeSettings
 from umlaan.model.root import Root
+
+# Destroy removes log, run, ssh and others in the state folder: these are never umlaan's alone.
+_SHARED = re.compile(
+    r"/|/(bin|boot|dev|etc|home|lib|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)"
+    r"|/home/[^/]+|/usr/(local|share|src|lib)|/var/(cache|lib|log|opt|run|spool|tmp)"
+)
 
 
 class Settings(Model):
@@ -39,6 +47,16 @@ class Settings(Model):
     number: int | None = Field(None, ge=0, le=31, description="this host's node number")
     lab_host: str | None = Field(None, description="which lab host carries this node")
     builder: str | None = Field(None, description="host of the group builder; default its first")
+
+    @field_validator("state_dir")
+    @classmethod
+    def _its_own(cls, value: str | None) -> str | None:
+        if value is not None and _SHARED.fullmatch(posixpath.normpath(value)):
+            raise ValueError(
+                "must be a folder of the lab's own: destroy removes log, run, ssh and others in "
+                f"it; for example {value.rstrip('/')}/umlaan"
+            )
+        return value
 
 
 @dataclass(frozen=True)
