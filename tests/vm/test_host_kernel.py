@@ -14,6 +14,7 @@ import pytest
 
 from tests.vm.lab import Lab
 from tests.vm.machine import Machine
+from umlaan.agent import boot
 
 HOST = "host_kernel_only.py"
 STORY = """from pyinfra.context import host
@@ -138,3 +139,26 @@ def test_a_check_that_fails_is_not_confirmed(lab: Lab) -> None:
     lab.machine.wait(other_than=before)
     assert "quiet" not in lab.machine.out("cat /proc/cmdline").split()
     lab.data = kept
+
+
+def test_destroy_leaves_the_kernel_that_runs_and_takes_it_once_another_does(lab: Lab) -> None:
+    release = lab.machine.out("uname -r")
+    result = lab.run("tasks/destroy.py")
+    assert result.failed == 0, result.output[-3000:]
+    assert f"host kernel {release} stays, with its entry in grub's menu: it runs" in result.output
+    assert lab.machine.out(f"ls /boot/vmlinuz-{release}")
+    menu = boot.entries(lab.machine.out("cat /boot/grub/grub.cfg"))
+    names = lab.machine.out("ls /boot").split()
+    old = next(n for n in names if n.startswith("vmlinuz-") and n != f"vmlinuz-{release}")
+    old = old.removeprefix("vmlinuz-")
+    entry = boot.entry_of_release(menu, old)
+    before = lab.machine.boot_id()
+    lab.machine.ssh(f"grub-reboot '{entry}' && systemctl reboot", check=False)
+    lab.machine.wait(other_than=before)
+    assert lab.machine.out("uname -r") == old
+    result = lab.run("tasks/destroy.py")
+    assert result.failed == 0 and "host kernel: remove" in result.output, result.output[-3000:]
+    assert "umlaan" not in lab.machine.out("ls /boot /lib/modules /etc/grub.d /etc/default/grub.d")
+    assert "umlaan" not in lab.machine.out("cat /boot/grub/grub.cfg")
+    again = lab.run("tasks/destroy.py")
+    assert (again.changed, again.failed) == (0, 0), again.output[-3000:]
