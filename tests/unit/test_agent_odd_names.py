@@ -166,3 +166,16 @@ def test_the_checkout_may_stand_in_a_folder_with_a_blank_and_be_used_from_any(
     )
     assert json.loads(done.stdout) == {"/nowhere": None}, done.stderr
     assert sys.executable in words
+
+
+@pytest.mark.parametrize("safe", ["1", ""])
+def test_an_agent_starts_itself_as_safely_as_it_was_started(safe: str) -> None:
+    script = "from umlaan.agent import itself; print(' '.join(itself('lock')[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(facts.PACKAGE.parent), "PYTHONSAFEPATH": safe},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{'-P ' if safe else ''}-S -m umlaan.agent lock\n"

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import node, proc
+from umlaan.agent import itself, node, proc
 from umlaan.agent.files import locked, read_json, write_atomic, write_json
 
 SYSTEMD = "/run/systemd/system"
@@ -97,7 +97,7 @@ def await_roots(orders: list[dict[str, Any]], seconds: float) -> None:
 
 def agent_words(verb: str, order: dict[str, Any]) -> list[str]:
     """This agent again, in a process of its own."""
-    return [sys.executable, "-S", "-m", "umlaan.agent", verb, json.dumps(order, sort_keys=True)]
+    return itself(verb, json.dumps(order, sort_keys=True))
 
 
 def up(lab: str, state_dir: str) -> None:

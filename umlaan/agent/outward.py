@@ -14,8 +14,9 @@ import random
 import re
 import shlex
 import subprocess
-import sys
 from urllib.parse import urlsplit
+
+from umlaan.agent import itself
 
 
 def host_proxy() -> tuple[str, int] | None:
@@ -50,7 +51,7 @@ def options(namespace: str | None, port: int, proxy: tuple[str, int] | None) -> 
     words = ["-o", "ControlMaster=no", "-o", "ControlPath=none"]
     words += ["-o", "ExitOnForwardFailure=yes", "-R", forward]
     if namespace is not None:
-        connect = shlex.join([sys.executable, "-S", "-m", "umlaan.agent", "connect", namespace])
+        connect = shlex.join(itself("connect", namespace))
         words += ["-o", f"ProxyCommand={connect} %h %p", "-o", "ProxyUseFdpass=yes"]
     return words
 
