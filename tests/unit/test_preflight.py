@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,3 +179,18 @@ def test_a_folder_that_is_not_there_yet_counts_where_it_will_be(tmp_path: Any) -
     assert found["free"] > 0
     assert found["mount"] == agent.mount_point(str(tmp_path))
     assert agent.openable("/no/such/device") == "No such file or directory"
+
+
+def test_a_users_folders_are_not_taken_for_the_labs(tmp_path: Path) -> None:
+    state = tmp_path / "project"
+    assert agent.taken(str(state)) == []
+    (state / "notes").mkdir(parents=True)
+    assert agent.taken(str(state)) == []
+    for name in ("backup", "log"):
+        (state / name).mkdir()
+    assert agent.taken(str(state)) == ["log", "backup"]
+    (line,) = report(taken=["log", "backup"]).lacks
+    assert line.startswith("state_dir: /var/lib/umlaan/umlaan holds log, backup that no lab made")
+    # What a first run leaves that was cut off after its first stage.
+    (state / "log/packages.log").write_text("")
+    assert agent.taken(str(state)) == []

@@ -7,6 +7,7 @@ plan/preflight.py judges the answer.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import platform
@@ -15,7 +16,17 @@ import subprocess
 import sys
 from typing import Any
 
+from umlaan.agent.remove import OURS
+
 COMMANDS = ("apt-get", "ip", "unshare", "nsenter", "losetup", "mke2fs", "mmdebstrap", "ccache")
+# What a lab's first stages leave in its state folder, each before anything else there.
+SIGNS = (
+    "nodes/node*",
+    "kernels/*/s*.json",
+    "ssh/id_ed25519",
+    *(f"log/{name}.log" for name in ("packages", "base-image", "dvs-build", "kernel-*")),
+    "log/buildroot-*.log",
+)
 FILE_SYSTEMS = "/proc/filesystems"
 
 
@@ -123,6 +134,13 @@ def filled(folder: str) -> list[str]:
         return []
 
 
+def taken(state: str) -> list[str]:
+    """Folders of another's in a state folder where no lab was yet: destroy would remove them."""
+    there = [name for name in OURS if os.path.lexists(f"{state}/{name}")]
+    found = (glob.glob(f"{glob.escape(state)}/{sign}") for sign in SIGNS)
+    return [] if any(found) else there
+
+
 def probe(spec: dict[str, Any]) -> dict[str, Any]:
     """All of it. Reads only; the namespaces that it tries end with their process."""
     state, cache = spec["state_dir"], spec["cache_dir"]
@@ -156,6 +174,7 @@ def probe(spec: dict[str, Any]) -> dict[str, Any]:
             for name in filled(f"{state}/nodes")
             if os.path.exists(f"{state}/nodes/{name}/root.ext4")
         ],
+        "taken": taken(state),
         "missing_paths": [path for path in spec["paths"] if not os.path.exists(path)],
     }
 

@@ -98,6 +98,7 @@ def judge(lab: Lab, host: LabHost, found: dict[str, Any]) -> Report:
         *_space(lab, host, found),
         *_memory(found, nodes),
         *_missing(found, nodes),
+        *_taken(host, found),
     ]
     return Report(tuple(lacks), tuple(_notes(lab, host, found, nodes)))
 
@@ -245,6 +246,16 @@ def _missing(found: dict[str, Any], nodes: tuple[Node, ...]) -> list[str]:
     return [
         f"{paths[path]}: {path} is not there; correct it, or make it"
         for path in found["missing_paths"]
+    ]
+
+
+def _taken(host: LabHost, found: dict[str, Any]) -> list[str]:
+    names = ", ".join(found.get("taken", ()))
+    if not names:
+        return []
+    return [
+        f"state_dir: {host.state_dir} holds {names} that no lab made, and destroy would remove "
+        f"them; set state_dir to a folder of the lab's own, for example {host.state_dir}/umlaan"
     ]
 
 
