@@ -54,15 +54,20 @@ def dead(pid: int) -> bool:
 
 
 def test_a_killed_service_is_started_again_and_its_log_says_so(place: Path) -> None:
+    def begun() -> int:
+        path = place / "log/one.log"
+        return path.read_text().count("begun") if path.exists() else 0
+
     service(place, "one", "echo begun; exec sleep 1000")
     sync(place)
-    until(lambda: row(place, "one")["up"])
+    # It runs before it has said so.
+    until(lambda: row(place, "one")["up"] and begun() == 1)
     pid = row(place, "one")["pid"]
     os.kill(pid, signal.SIGKILL)
     until(lambda: row(place, "one")["up"] and row(place, "one")["pid"] != pid)
     assert row(place, "one")["restarts"] == 1
-    log = (place / "log/one.log").read_text()
-    assert log.count("begun") == 2 and "killed by signal 9, again in 1 s" in log
+    until(lambda: begun() == 2)
+    assert "killed by signal 9, again in 1 s" in (place / "log/one.log").read_text()
 
 
 def test_what_a_service_forked_ends_with_it(place: Path) -> None:
