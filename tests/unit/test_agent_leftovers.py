@@ -87,6 +87,16 @@ def test_a_uml_without_its_record_is_found(order: dict[str, Any]) -> None:
     assert "is up but ssh on 127.9.9.9 does not answer" in done.stderr
 
 
+def test_one_that_cannot_be_noted_for_the_next_boot_is_started_all_the_same(
+    order: dict[str, Any],
+) -> None:
+    Path(order["dir"], "at-boot.json").mkdir()
+    done = agent("node-start", order)
+    assert done.returncode == 0
+    assert done.stdout.startswith("node9: started, pid ")
+    assert "node9: not noted for the next boot: " in done.stderr
+
+
 def test_a_recycled_pid_is_not_the_node(order: dict[str, Any]) -> None:
     agent("node-start", order)
     typed(order, "exit 0")

@@ -182,7 +182,11 @@ def main(argv: list[str]) -> int:
     try:
         with locked(f"{order['dir']}/launch.lock", f"start of {name}", wait=20.0):
             print(start(order))
-            atboot.note(order)
+            try:
+                atboot.note(order)
+            except OSError as error:
+                # It runs all the same; the next run notes it.
+                print(f"{name}: not noted for the next boot: {error}", file=sys.stderr)
     except (rootlock.RootBusy, TimeoutError) as error:
         print(f"{name}: not started: {error}", file=sys.stderr)
         return BUSY
