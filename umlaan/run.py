@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import getpass
+import io
 import os
 import shlex
 import socket
@@ -83,6 +84,9 @@ class Run:
             list(self.nodes.values()), changed=changed, failed=failed, dry=self.dry
         )
         seconds = time.monotonic() - self.started
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # In a locale that has no arrow the table has a question mark, and the line still comes.
+            sys.stdout.reconfigure(errors="replace")
         for table in self.tables:
             print(table)
         summary = Summary(changed, operations, failed, seconds, verdict)

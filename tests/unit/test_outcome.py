@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,8 @@ from umlaan.plan.verdict import Summary
 from umlaan.run import Run
 
 SUMMARY = Summary(changed=1, operations=3, failed=0, seconds=2.345, verdict="drifted")
-SCHEMA = Path(__file__).resolve().parents[2] / "docs/schemas/plan.json"
+REPO = Path(__file__).resolve().parents[2]
+SCHEMA = REPO / "docs/schemas/plan.json"
 
 
 class Meta:
@@ -100,3 +104,24 @@ def test_a_file_that_cannot_be_written_does_not_take_the_last_line(
     said = capsys.readouterr()
     assert said.out.startswith("umlaan: changed=0 operations=0 failed=0 ")
     assert said.err.startswith("UMLAAN_PLAN_FILE: not written: ")
+
+
+def test_a_locale_without_arrows_does_not_take_the_last_line() -> None:
+    script = (
+        "from types import SimpleNamespace as S; from pyinfra.api.state import StateStage\n"
+        "from umlaan.run import Run\n"
+        "state = S(inventory=[], failed_hosts=set(), current_stage=StateStage.Execute, ops={})\n"
+        "run = Run(state, S(name='umlaan'), 'absent')\n"
+        "run.tables = ['node0 \\u2194 node1  ok']\n"
+        "raise SystemExit(run.finish())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(REPO), "PYTHONIOENCODING": "iso8859-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[0] == "node0 ? node1  ok", done.stderr
+    assert done.stdout.splitlines()[1].startswith("umlaan: changed=0 ")
+    assert done.returncode == 0
