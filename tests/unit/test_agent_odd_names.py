@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from umlaan.agent import baseimage, kernel_state, live, root, supervise, trees, verify
+from umlaan.agent import baseimage, index, kernel_state, live, root, supervise, trees, verify
 from umlaan.facts import base as facts
 from umlaan.model.lab import HostData, build_lab
 from umlaan.plan import node as node_plan
@@ -26,6 +28,46 @@ def test_a_tree_may_hold_names_that_are_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "tree" / ODD).write_text("int a;\n")
     odd = trees.content_hash(str(tmp_path / "tree"), str(tmp_path / "cache"))
     assert plain != odd
+
+
+class Vanishing:
+    """Stands for os in a module: a file goes, or a folder, once it was listed."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def scandir(self, path: str) -> Any:
+        listing = list(os.scandir(path))
+        for gone in self.paths:
+            if str(gone.parent) == path:
+                shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+        return contextlib.nullcontext(listing)
+
+
+@pytest.mark.parametrize("module", ["index", "trees", "rows"])
+def test_what_goes_while_a_tree_is_read_was_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    tree, cache = tmp_path / "tree", str(tmp_path / "cache")
+    (tree / "lib").mkdir(parents=True)
+    (tree / "lib/a.c").write_text("int a;\n")
+    looks: dict[str, Any] = {
+        "rows": lambda: trees.tree_hash(trees.rows(str(tree), cache)),
+        "index": lambda: index.content(str(tree), frozenset(), cache),
+        "trees": lambda: trees.content_hash(str(tree), cache),
+    }
+    before = looks[module]()
+    (tree / "lib/cc1.tmp").write_text("half")
+    (tree / "lib/link").symlink_to("a.c")
+    (tree / "tmp").mkdir()
+    gone = (tree / "lib/cc1.tmp", tree / "lib/link", tree / "tmp")
+    for one in (index, trees):
+        monkeypatch.setattr(one, "os", Vanishing(*gone))
+    assert looks[module]() == before
+    assert not any(path.exists() for path in gone)
 
 
 def test_a_guest_is_asked_for_such_a_name_byte_for_byte(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ the same and its times lie clearly before the moment in which it was read.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import marshal
@@ -20,6 +21,8 @@ from umlaan.agent.files import write_atomic
 
 # A file changed within this time of being read may change again without its times showing it.
 RACY_NS = 2_000_000_000
+# What a look at a file says where another program has just removed it.
+GONE = (FileNotFoundError, NotADirectoryError)
 Entry = tuple[int, int, int, int, int, str]
 
 
@@ -71,17 +74,26 @@ class Index:
 
 
 def entries(root: str, exclude: frozenset[str]) -> list[tuple[str, os.stat_result]]:
-    """(relative path, lstat) of all below root in a fixed order, excluded names left out."""
+    """(relative path, lstat) of all below root in a fixed order, excluded names left out.
+
+    What goes while it is looked at, as an editor's or a compiler's files do, was not there.
+    """
     found: list[tuple[str, os.stat_result]] = []
     todo = [""]
     while todo:
         below = todo.pop()
-        with os.scandir(f"{root}/{below}" if below else root) as listing:
+        with (
+            contextlib.suppress(*(GONE if below else ())),
+            os.scandir(f"{root}/{below}" if below else root) as listing,
+        ):
             for item in listing:
                 if item.name in exclude:
                     continue
                 relative = f"{below}/{item.name}" if below else item.name
-                found.append((relative, item.stat(follow_symlinks=False)))
+                try:
+                    found.append((relative, item.stat(follow_symlinks=False)))
+                except GONE:
+                    continue
                 if item.is_dir(follow_symlinks=False):
                     todo.append(relative)
     found.sort(key=lambda pair: os.fsencode(pair[0]))
@@ -94,13 +106,16 @@ def manifest(root: str, exclude: frozenset[str], cache: str) -> dict[str, list[A
     out: dict[str, list[Any]] = {}
     for relative, info in entries(root, exclude):
         mode = stat.S_IMODE(info.st_mode)
-        if stat.S_ISREG(info.st_mode):
-            digest = index.digest(relative, f"{root}/{relative}", info)
-            out[relative] = ["file", mode & 0o777, digest]
-        elif stat.S_ISLNK(info.st_mode):
-            out[relative] = ["link", 0, os.readlink(f"{root}/{relative}")]
-        elif stat.S_ISDIR(info.st_mode):
-            out[relative] = ["dir", mode & 0o777, ""]
+        try:
+            if stat.S_ISREG(info.st_mode):
+                digest = index.digest(relative, f"{root}/{relative}", info)
+                out[relative] = ["file", mode & 0o777, digest]
+            elif stat.S_ISLNK(info.st_mode):
+                out[relative] = ["link", 0, os.readlink(f"{root}/{relative}")]
+            elif stat.S_ISDIR(info.st_mode):
+                out[relative] = ["dir", mode & 0o777, ""]
+        except GONE:
+            continue
     index.save()
     return out
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from umlaan.agent.files import read_json, write_json
-from umlaan.agent.index import RACY_NS, Index
+from umlaan.agent.index import GONE, RACY_NS, Index
 
 # What an in-tree build or an editor leaves; never part of a source.
 _LEFT = re.compile(
@@ -54,7 +54,10 @@ def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     todo = [""]
     while todo:
         below = todo.pop()
-        with os.scandir(f"{root}/{below}" if below else root) as listing:
+        with (
+            contextlib.suppress(*(GONE if below else ())),
+            os.scandir(f"{root}/{below}" if below else root) as listing,
+        ):
             for item in listing:
                 relative = f"{below}/{item.name}" if below else item.name
                 if item.is_dir(follow_symlinks=False):
@@ -74,15 +77,17 @@ def rows(root: str, cache: str, known: str | None = None) -> Rows:
     out: Rows = {}
     index = None if known else Index(cache, root)
     for relative, item in _walk(root):
-        info = item.stat(follow_symlinks=False)
-        path = f"{root}/{relative}"
-        if stat.S_ISREG(info.st_mode):
-            digest = index.digest(relative, path, info) if index else f"{known}:{relative}"
-            out[relative] = Row("file", bool(info.st_mode & 0o100), digest, root, relative)
-        elif stat.S_ISLNK(info.st_mode):
-            out[relative] = Row("link", False, os.readlink(path), root, relative)
-        elif stat.S_ISDIR(info.st_mode):
-            out[relative] = Row("dir", True, "", root, relative)
+        # An editor's or a compiler's file may go while it is looked at.
+        with contextlib.suppress(*GONE):
+            info = item.stat(follow_symlinks=False)
+            path = f"{root}/{relative}"
+            if stat.S_ISREG(info.st_mode):
+                digest = index.digest(relative, path, info) if index else f"{known}:{relative}"
+                out[relative] = Row("file", bool(info.st_mode & 0o100), digest, root, relative)
+            elif stat.S_ISLNK(info.st_mode):
+                out[relative] = Row("link", False, os.readlink(path), root, relative)
+            elif stat.S_ISDIR(info.st_mode):
+                out[relative] = Row("dir", True, "", root, relative)
     if index:
         index.save()
     return out
@@ -121,14 +126,20 @@ def _signature(root: str) -> tuple[str, int]:
     while todo:
         below = todo.pop()
         seen: list[tuple[str, int, int, int, int, int]] = []
-        with os.scandir(f"{root}/{below}" if below else root) as listing:
+        with (
+            contextlib.suppress(*(GONE if below else ())),
+            os.scandir(f"{root}/{below}" if below else root) as listing,
+        ):
             for item in listing:
                 if item.is_dir(follow_symlinks=False):
                     relative = f"{below}/{item.name}" if below else item.name
                     if not _LEFT_DIRS.search(relative):
                         todo.append(relative)
                     continue
-                info = item.stat(follow_symlinks=False)
+                try:
+                    info = item.stat(follow_symlinks=False)
+                except GONE:
+                    continue
                 changed = info.st_ctime_ns
                 if changed > newest:
                     newest = changed
