@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyinfra.connectors.util import CommandOutput
 
 from umlaan.agent import bring
 from umlaan.model.base import DataError
+from umlaan.model.hostkernel import Builder
 from umlaan.model.lab import HostData, Lab, build_lab
+from umlaan.operations import builder
 from umlaan.plan import toolchain
 
 KERNEL = {"arch": "x86_64", "fragments": []}
@@ -63,3 +68,41 @@ def test_a_folder_travels_whole_or_not_at_all(tmp_path: Path) -> None:
     bring.take(str(file), str(target))
     assert (target / "linux").read_text() == "new"
     assert not file.exists()
+
+
+def test_two_labs_that_bring_the_same_artifact_do_not_share_a_parcel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LocalConnector:
+        pass
+
+    class Host:
+        name = "host"
+        connector = LocalConnector()
+        print_prefix = ""
+
+        def __init__(self) -> None:
+            self.ran: list[str] = []
+
+        def run_shell_command(self, command: str, **_: Any) -> tuple[bool, CommandOutput]:
+            self.ran.append(command)
+            if " pack " in command:
+                Path(shlex.split(command)[-1]).write_text("tar")
+            return True, CommandOutput([])
+
+        def put_file(self, *_: str) -> bool:
+            return True
+
+    (tmp_path / "send").mkdir()
+    which = Builder(name="b", cache_dir=str(tmp_path))
+    parcels = []
+    for name in ("one", "two"):
+        source = Host()
+        monkeypatch.setattr(builder, "builder_host", lambda _, source=source: source)
+        monkeypatch.setattr(builder, "carrier", lambda _: Host())
+        monkeypatch.setattr(builder, "agent", lambda _: "agent")
+        monkeypatch.setattr(builder, "lab", lambda name=name: SimpleNamespace(name=name))
+        bring = builder.Bring(which, "kernel", "/built/kernels/abc", f"{tmp_path}/kernels/abc")
+        assert bring.execute(None, Host(), {})[0]  # type: ignore[arg-type]
+        parcels.append(source.ran[-1].removeprefix("rm -f "))
+    assert len(set(parcels)) == 2
