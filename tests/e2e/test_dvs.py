@@ -113,6 +113,22 @@ def test_three_nodes_have_a_proxy_for_each_pair(lab: Lab) -> None:
     up(lab.deploy(), changed=False)
 
 
+def test_a_host_leaves_the_dvs_to_its_nodes_and_takes_it_up_again(lab: Lab) -> None:
+    lab.nodes, lab.data["host_dvk"] = ["@uml/node0", "@uml/node1"], "False"
+    left = up(lab.deploy())
+    assert "node3: stop, it runs and is no longer in the inventory" in left.output
+    assert "node0: end dvs-proxy-node1" in left.output and "node0: end DC0" in left.output
+    assert "node1: stop, the DC that it runs in ends" in left.output
+    assert not (lab.state_dir / "services").exists()
+    up(lab.deploy(), changed=False)
+    lab.nodes = ["@uml/node1"]
+    del lab.data["host_dvk"]
+    back = up(lab.deploy())
+    assert "node0: stop, it runs and is no longer in the inventory" in back.output
+    assert flags(lab, 1) == ("E", 7)
+    up(lab.deploy(), changed=False)
+
+
 def test_destroy_leaves_no_dc_and_no_proxy(lab: Lab) -> None:
     inits = [Path(f"/proc/{row['pid']}") for row in services(lab).values()]
     result = lab.destroy()

@@ -27,29 +27,32 @@ SIDE: dict[str, Any] = {
 }
 
 
-def joined(folder: Path, number: int, dcid: int) -> int:
-    """The exit code of the join script's own function."""
+def lacking(folder: Path, *joins: tuple[int, int]) -> tuple[int, list[str]]:
+    """Exit code and words of the join script's own function, for (node, dcid) pairs."""
     side = {
         **{key: str(folder) for key in ("state", "folder", "run")},
-        "joins": [],
+        "joins": [
+            {"number": number, "pattern": f"X{'.' * dcid}$", "command": "true"}
+            for number, dcid in joins
+        ],
         "name": "node1",
         "environment": {},
         "namespace": None,
     }
     head, _, _ = render("dvs/join.j2", side=side).partition(f"\n{folder}/up || exit 1\n")
-    script = f"{head}\njoined {number} 'X{'.' * dcid}$'"
-    return subprocess.run(["sh", "-c", script], check=False).returncode
+    done = subprocess.run(["sh", "-c", f"{head}\nlacking"], check=False, capture_output=True)
+    assert done.stderr == b""
+    return done.returncode, done.stdout.decode().split()
 
 
 def test_joined_is_said_of_a_whole_table_only(tmp_path: Path) -> None:
     table = tmp_path / "nodes"
-    assert joined(tmp_path, 1, 1) == 2
+    assert lacking(tmp_path, (1, 1)) == (2, [])
     table.write_text(NODES)
-    assert joined(tmp_path, 1, 1) == 0
-    assert joined(tmp_path, 1, 0) == 1
-    assert joined(tmp_path, 2, 0) == 1
+    assert lacking(tmp_path, (1, 1)) == (0, [])
+    assert lacking(tmp_path, (1, 0), (0, 0), (1, 1), (2, 0)) == (0, ["1", "4"])
     table.write_text("")
-    assert joined(tmp_path, 1, 1) == 3
+    assert lacking(tmp_path, (1, 1)) == (3, [])
 
 
 def test_scripts_never_leave_a_table_before_its_end() -> None:
