@@ -52,6 +52,8 @@ dvs = {
     **_same["dvs"],
     "programs": {
         **_same["dvs"]["programs"],
+        # As the page has it: this machine has more than one CPU, where chrt helps nothing.
+        "proxy": "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}",
         "init": _LOADED + " && ./test_dvs_init -n {node} -D {debug} -C {cluster}",
     },
 }
