@@ -162,6 +162,22 @@ def test_a_transport_that_is_not_there_fails() -> None:
     assert commands == ["node.transport: tuntap is not in node1's kernel; it has vector"]
 
 
+@pytest.mark.parametrize("state", ["null", json.dumps({"node1": row_of(running=False)})])
+def test_a_path_that_uml_cannot_take_fails_also_where_the_lab_host_says_nothing(
+    state: str,
+) -> None:
+    node = lab_of(dvs=None, state_dir="/srv/my lab").node("node1")
+    (command,) = commands_of(
+        operations.running,
+        node,
+        on=NODE,
+        responses={"node-state": state},
+        data=DATA,
+        stage=StateStage.Prepare,
+    )
+    assert command.startswith("node1: /srv/my lab: the kernel's command line is split at blanks")
+
+
 def test_a_booting_node_is_awaited_and_that_is_no_change() -> None:
     assert run(operations.running, row_of(answers=False, uptime=3.0)) == ([], [])
 

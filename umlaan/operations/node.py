@@ -98,15 +98,15 @@ def running(node: Node) -> Commands:
         node.running(name="Launch node1", node=lab().node("node1"))
     """
     row = row_of(node)
-    if row is None:
-        if not executing():
-            why(f"{node.name}: start")
-            yield from start_commands(plan.wanted_launch(lab(), node, None))
-        return
     try:
         launch = plan.wanted_launch(lab(), node, row)
     except plan.LaunchFault as fault:
         yield from fail(str(fault))
+        return
+    if row is None:
+        if not executing():
+            why(f"{node.name}: start")
+            yield from start_commands(launch)
         return
     change = plan.change_of(launch, row)
     if change.action == "none" and plan.silent(node, row):
