@@ -65,7 +65,8 @@ class Bench:
         self.options = options
         self.folder = Path(options.folder)
         data = {"kernel": READY} if options.ready else {}
-        self.lab = BenchLab(self.folder, data=data)
+        # The folder's name is the lab's: two benchmarks at once never meet.
+        self.lab = BenchLab(self.folder, self.folder.name, data=data)
         self.rows: list[Row] = []
         self.run_bytes: list[int] = []
 
@@ -196,7 +197,9 @@ class Bench:
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--folder", default="/var/tmp/umlaan-bench", help="a short path: sockets")
+    parser.add_argument(
+        "--folder", default="/var/tmp/umlaan-bench", help="a short path, its name the lab's"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=5, help="of the run with nothing to do")
     parser.add_argument("--cold", type=int, default=1, help="repeats of the run from nothing")

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from bench.lab import REPO, BenchLab
 from bench.timing import Failed, Timed, say, timed
+from umlaan.plan import dvs as dvs_plan
 from umlaan.plan import dvssides, guestmodules
 from umlaan.plan import guest as guest_plan
 from umlaan.plan.node import command_line
@@ -82,12 +84,16 @@ class Ansible:
         hosts_file = f"/etc/netns/{network.namespace}/hosts"
         built = [Path(node.kernel_path), Path(node.kernel_dir) / "config", state / "dvs/dvs.tar.gz"]
         built += files_below(state / "dvs/ioctl") + files_below(state / "dvs/ipc")
-        ipc = state / "dvs/ipc"
+        ipc, source = state / "dvs/ipc", self.lab.repo / tree.source
         stamp = json.loads((Path(node.kernel_dir) / "stamp.json").read_text())
         return {
             "packages": [p.partition(" ")[0] for p in packages(model, "@local")],
             "state_dir": str(state),
             "sums_host": self.keep(sums(built, state)),
+            "dvs_source": str(source),
+            "sums_source": self.keep(sums(files_below(source), source)),
+            "makes": makes(dvs_plan.spec(tree, model.hosts[0], str(source)), state / "dvs"),
+            "host_up": f"{host['folder']}/up",
             "root": node.root_path,
             "keys": [str(keys / "id_ed25519"), str(host_key)],
             "namespace": network.namespace,
@@ -143,6 +149,16 @@ class Ansible:
 def tasks(done: Timed) -> int:
     """How many tasks a run went through, loops counted once."""
     return sum(int(row[1]) for row in _RECAP.findall(done.output))
+
+
+def makes(spec: dict[str, Any], home: Path) -> list[str]:
+    """The words of each make, for both variants."""
+    return [
+        shlex.join(["-s", "-C", f"{home}/{variant}/{step['dir']}"])
+        + "".join(f" {name}={shlex.quote(value)}" for name, value in step["variables"].items())
+        for variant, steps in spec["variants"].items()
+        for step in steps
+    ]
 
 
 def files_below(folder: Path) -> list[Path]:
