@@ -29,7 +29,7 @@ class Greeting:
     second keeps it from ever answering.
     """
 
-    PATIENCE_S = 30.0
+    PATIENCE_S = 120.0
 
     def __init__(self, address: str) -> None:
         self.address = address
