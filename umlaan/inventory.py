@@ -6,6 +6,7 @@ Floor: above the model, below facts. deploy.py, the connector and the command re
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,20 +68,29 @@ def load(state: State) -> Lab:
     return lab
 
 
-def place_of(host: Host, key: str, folder: Path | None = None) -> str:
+def place_of(host: Host, key: str) -> str:
     """Where a key of a host's data stands: --data, inventory.py, or file and line in group_data."""
     inventory = host.inventory
     if _has(inventory.get_override_data(), key):
         return "--data"
     if _has(inventory.get_host_data(host.name), key):
         return f"inventory.py, host {host.name}"
-    base = (folder or Path.cwd()) / "group_data"
+    bases = [folder / "group_data" for folder in (*_inventorys_own(), Path())]
     for group in [*reversed(list(host.groups)), "all"]:
-        for path in (base / f"{group}.py", base / f"{group}.local.py"):
+        for path in [b / f"{group}{end}" for b in bases for end in (".py", ".local.py")]:
             line = _line_of(path, key)
             if line:
-                return f"group_data/{path.name}:{line}"
+                return f"{path}:{line}"
     return f"data of {host.name}"
+
+
+def _inventorys_own() -> list[Path]:
+    """The folder of the inventory that the command line names: its group_data is laid over ours.
+
+    pyinfra keeps no record of where a value came from.
+    """
+    words = (Path(word) for word in sys.argv[1:] if word.endswith(".py"))
+    return [path.parent for path in words if path.is_file()][:1]
 
 
 def _has(data: dict[str, Any], key: str) -> bool:
