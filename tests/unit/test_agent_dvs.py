@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tarfile
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from umlaan.agent import dvs as agent
+from umlaan.agent.spec import encode
 from umlaan.model.dvs import BuildStep, Dvs
 from umlaan.model.host import LabHost
 from umlaan.model.network import Network
@@ -44,7 +44,7 @@ def spec(tmp_path: Path) -> dict[str, Any]:
 
 
 def build(spec: dict[str, Any]) -> None:
-    assert agent.main(["build", json.dumps(spec), "ioctl", "ipc"]) == 0
+    assert agent.main(["build", encode(spec), "ioctl", "ipc"]) == 0
 
 
 def why(spec: dict[str, Any]) -> list[str]:

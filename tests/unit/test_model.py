@@ -126,6 +126,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"state_dir": "/home/me/"}, "state_dir: must be a folder of the lab's own"),
     ({"state_dir": "/var/../root"}, "state_dir: must be a folder of the lab's own"),
     ({"state_dir": "/"}, "for example /umlaan"),
+    ({"state_dir": "/a/b", "cache_dir": "/a/b"}, "cache_dir: must stand outside state_dir (/a/b)"),
+    ({"state_dir": "/a/b", "cache_dir": "/a/b/c"}, "destroy leaves what is built"),
     ({"lab": "My Lab"}, "lab: String should match pattern"),
     ({"lab_host": "@ssh/nowhere"}, "is no lab host; allowed: @local"),
 ]

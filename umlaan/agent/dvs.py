@@ -3,7 +3,7 @@
 ``dvs state SPEC`` prints what is there as JSON; ``dvs build SPEC VARIANT…`` builds into
 ``cache/dvs/KEY`` (kept for ever, named by content) and ``dvs install SPEC VARIANT…`` brings
 ``state/dvs/VARIANT`` to what the cache holds, file by file, so that other files there survive.
-SPEC is JSON from ``umlaan.plan.dvs.spec``.
+SPEC is ``umlaan.plan.dvs.spec``, encoded by ``umlaan.agent.spec``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from umlaan.agent import index
 from umlaan.agent.chamber import Chamber
 from umlaan.agent.dvstar import write_tarball
 from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.spec import decode
 
 Spec = dict[str, Any]
 
@@ -268,7 +269,7 @@ def main(argv: list[str]) -> int:
         names = ("manifest", "bytes")
         print(json.dumps(found and {name: found.get(name) for name in names}))
         return 0
-    verb, spec, *variants = argv[0], json.loads(argv[1]), *argv[2:]
+    verb, spec, *variants = argv[0], decode(argv[1]), *argv[2:]
     if verb == "state":
         print(json.dumps(state(spec)))
         return 0

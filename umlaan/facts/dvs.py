@@ -11,5 +11,5 @@ class DvsBuilds(JsonFact):
     """Source hash, and a variant a row: key, stamp, drift, tarball."""
 
     def command(self, agent: str, spec: str) -> str:
-        """spec is JSON from umlaan.plan.dvs.spec."""
+        """spec is umlaan.plan.dvs.spec, encoded by umlaan.agent.spec."""
         return f"{agent} dvs state {shlex.quote(spec)}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from umlaan.model.base import AbsPath, DataError, Model, NameStr, with_dotted
 from umlaan.model.dvs import Dvs
@@ -55,6 +55,17 @@ class Settings(Model):
             raise ValueError(
                 "must be a folder of the lab's own: destroy removes log, run, ssh and others in "
                 f"it; for example {value.rstrip('/')}/umlaan"
+            )
+        return value
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _outlives_the_lab(cls, value: str, info: ValidationInfo) -> str:
+        state = info.data.get("state_dir")
+        if state is not None and posixpath.commonpath([state, value]) == posixpath.normpath(state):
+            raise ValueError(
+                f"must stand outside state_dir ({state}): destroy leaves what is built, and "
+                "removes what is in there"
             )
         return value
 

@@ -6,7 +6,6 @@ Procedure: "Se compilan las librerias dvs/dvk-lib en su version CONFIG_DVKIOCTL"
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
 from pyinfra.api.operation import operation
 
 from umlaan.agent import dvstar, index
+from umlaan.agent.spec import encode
 from umlaan.facts.base import agent
 from umlaan.facts.dvs import DvsBuilds
 from umlaan.model.dvs import Dvs
@@ -90,7 +90,7 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
         return
     source, upload = source_on_host(dvs)
     wanted = plan.spec(dvs, lab_host(), source)
-    text = json.dumps(wanted, sort_keys=True)
+    text = encode(wanted)
     found = agent_fact(DvsBuilds, text)
     if found is None or found["source"] is None:
         if upload is None:
@@ -127,13 +127,13 @@ def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None
         return
     source = dvs.source if dvs.source.startswith("/") else str(Path.cwd() / dvs.source)
     there = plan.spec(dvs, lab().host(which.name), source)
-    words = json.dumps(there, sort_keys=True)
+    words = encode(there)
     made = builder_fact(which, DvsBuilds, words)
     if made is None or made["source"] is None:
         yield from fail(f"dvs.source: {source}: no such directory or tarball on {which.name}")
         return
     given = {"source": made["source"], "compiler": made["compiler"]}
-    text = json.dumps({**plan.spec(dvs, lab_host(), source), "given": given}, sort_keys=True)
+    text = encode({**plan.spec(dvs, lab_host(), source), "given": given})
     found = agent_fact(DvsBuilds, text)
     rows = found["variants"] if found else {}
     todo = {v: made["variants"][v] for v in dvs.variants}
