@@ -398,6 +398,19 @@ def test_the_boot_script_makes_it_all_and_a_written_one_is_no_change() -> None:
     assert "umlaan-agent" not in script
 
 
+def test_the_boot_script_leaves_an_address_where_the_users_link_has_it() -> None:
+    def script(found: dict[str, Any]) -> str:
+        found["managers"] = ["systemd"]
+        return next(c for c in run("up", found, ON_HOST) if "/network.sh 0644" in c)
+
+    # The procedure's host has node0's address on its own link: br0 does not get it at boot either.
+    here = on_host()
+    assert "192.168.1.100/32" not in script(here)
+    assert "noprefixroute" in script(here) and "192.168.1.10/24" in script(here)
+    here["addr"] = [row for row in here["addr"] if row["ifname"] in ("lo", "br0", "HTAP")]
+    assert "192.168.1.100/32 dev br0" in script(here)
+
+
 def test_down_takes_the_namespace_with_all_of_ours() -> None:
     reasons: list[tuple[str, str]] = []
     assert run("down", whole(), reasons=reasons) == [

@@ -33,7 +33,9 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 /bin/busybox hostname -F /etc/hostname
 /sbin/ifup -a --no-scripts
 """
+# Who writes still keeps the root from being read-only, and its journal would be replayed.
 STOP = """#!/bin/busybox sh
+kill -KILL -1
 /bin/busybox sync
 /bin/busybox mount -o remount,ro /
 """

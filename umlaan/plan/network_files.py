@@ -79,9 +79,21 @@ def keep_off_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
             )
 
 
-def boot_script(wanted: Wanted) -> str:
-    """All of the lab's links from nothing, as the same plan makes them."""
-    bare = Found(namespace="missing" if wanted.namespace else "root")
+def boot_script(wanted: Wanted, found: Found | None = None) -> str:
+    """All of the lab's links from nothing, as the same plan makes them.
+
+    found: on the host itself, where what the user's own links have decides what the bridge gets.
+    """
+    if wanted.namespace or found is None:
+        bare = Found(namespace="missing" if wanted.namespace else "root")
+    else:
+        ours = {wanted.bridge, *(tap.name for tap in wanted.taps)}
+        others = {
+            name: link
+            for name, link in found.links.items()
+            if name not in ours and link.alias != wanted.mark
+        }
+        bare = Found(namespace="root", links=others)
     changes = shared_changes(wanted, bare)
     for tap in wanted.taps:
         changes += tap_changes(wanted, tap, bare)
@@ -102,7 +114,7 @@ def boot_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
 
 
 def _network_at_boot(wanted: Wanted, found: Found) -> Iterator[Change]:
-    script = boot_script(wanted)
+    script = boot_script(wanted, found)
     if found.files.get(wanted.script) != script:
         yield Change(f"{wanted.script}: the network at boot", (_put(wanted.script, script),))
     unit = network_unit(wanted)
