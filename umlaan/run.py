@@ -47,6 +47,8 @@ class Run:
         self.nodes: dict[str, NodeState] = {}
         self.tables: list[str] = []
         self.locks: list[Any] = []
+        # Lab hosts whose DVS waits for a kernel that does not run yet.
+        self.waiting: set[str] = set()
 
     def counts(self) -> tuple[int, int, int]:
         """(changed, operations, failed) over the hosts of this run."""
@@ -81,7 +83,9 @@ class Run:
         changed, operations, failed = self.counts()
         failed += int(not self.dry and self.ended_early())
         verdict = verdict_of(
-            list(self.nodes.values()), changed=changed, failed=failed, dry=self.dry
+            list(self.nodes.values()),
+            to_do=changed if self.dry else len(self.waiting),
+            failed=failed,
         )
         seconds = time.monotonic() - self.started
         if isinstance(sys.stdout, io.TextIOWrapper):

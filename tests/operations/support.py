@@ -25,13 +25,14 @@ def commands_of(
     stage: StateStage = StateStage.Execute,
     reasons: list[tuple[str, str]] | None = None,
     failed: Collection[str] = (),
+    before: Callable[[State], None] = lambda state: None,
     **kwargs: Any,
 ) -> list[str]:
     """The commands which the operation yields for one host, as strings.
 
     responses maps a substring of a command to its output (see pyinfra's @fake); it answers on the
     lab host. An @uml host is carried by it. reasons, if given, receives what was said; failed names
-    hosts that failed earlier in the run.
+    hosts that failed earlier in the run; before sees the state first.
     """
     fake = {"fake_responses": responses or {}, "fake_delay": 0.0, "fake_delay_jitter": 0.0}
     shared = data or {}
@@ -51,6 +52,7 @@ def commands_of(
             (ctx_host, host),
         ):
             stack.enter_context(context.use(value))
+        before(state)
         yielded = [*getattr(operation, "_inner", operation)(*args, **kwargs)]
         if reasons is not None:
             reasons.extend(getattr(state, "umlaan_reasons", []))

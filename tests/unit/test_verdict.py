@@ -8,24 +8,21 @@ from umlaan.plan.verdict import NodeState, Summary, Verdict, exit_code, verdict_
 
 
 @pytest.mark.parametrize(
-    ("states", "changed", "failed", "dry", "verdict"),
+    ("states", "to_do", "failed", "verdict"),
     [
-        (["up", "up"], 3, 0, False, "up"),
-        (["up"], 0, 0, True, "up"),
-        (["up"], 2, 0, True, "drifted"),
-        (["up", "down"], 0, 0, False, "drifted"),
-        (["unreachable"], 0, 0, False, "drifted"),
-        (["down", "down"], 0, 0, False, "down"),
-        (["absent", "absent"], 0, 0, False, "absent"),
-        (["absent", "down"], 0, 0, True, "down"),
-        ([], 0, 0, False, "absent"),
-        (["up"], 1, 1, False, "failed"),
+        (["up", "up"], 0, 0, "up"),
+        (["up"], 2, 0, "drifted"),
+        (["up", "down"], 0, 0, "drifted"),
+        (["unreachable"], 0, 0, "drifted"),
+        (["down", "down"], 0, 0, "down"),
+        (["absent", "absent"], 0, 0, "absent"),
+        (["absent", "down"], 0, 0, "down"),
+        ([], 0, 0, "absent"),
+        (["up"], 1, 1, "failed"),
     ],
 )
-def test_verdict(
-    states: list[NodeState], changed: int, failed: int, dry: bool, verdict: Verdict
-) -> None:
-    assert verdict_of(states, changed=changed, failed=failed, dry=dry) == verdict
+def test_verdict(states: list[NodeState], to_do: int, failed: int, verdict: Verdict) -> None:
+    assert verdict_of(states, to_do=to_do, failed=failed) == verdict
 
 
 def test_the_line_is_the_interface() -> None:

@@ -19,6 +19,7 @@ from umlaan.facts.base import agent
 from umlaan.facts.dvsup import DvsSides
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
+from umlaan.operations import pending
 from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
 from umlaan.operations.node import start_commands, stop_commands
 from umlaan.plan import dvssides, dvsup
@@ -100,7 +101,7 @@ def up(number: int) -> Commands:
     Stale endpoints of an aborted test are unbound. What is up as declared is left alone.
     """
     side = dvssides.sides(lab()).get(number)
-    if side is None:
+    if side is None or pending.node_waits(side["carrier"], _dvs_of(side)):
         return
     view = views_of([side]).get(side["name"])
     if view is None or not view["answers"]:
@@ -115,6 +116,9 @@ def up(number: int) -> Commands:
     if not change.reasons:
         seen().keep({side["name"]: view})
         return
+    host = side["place"] == "host"
+    if host and "info" not in view["files"] and pending.host_waits(side["carrier"], _dvs_of(side)):
+        return
     for reason in change.reasons:
         why(reason)
     if side["proxy_restart"] == "node" and (change.stuck() or change.reinit):
@@ -123,6 +127,10 @@ def up(number: int) -> Commands:
     yield _command("up", change.order(side))
     if "info" not in view["files"] and change.files:
         yield from _as_written(side)
+
+
+def _dvs_of(side: Side) -> str:
+    return f"{side['name']}: its DVS"
 
 
 def _as_written(side: Side) -> Commands:
@@ -176,7 +184,7 @@ def joined(number: int) -> Commands:
     """
     everyone = dvssides.sides(lab())
     side = everyone.get(number)
-    if side is None or not side["peers"]:
+    if side is None or not side["peers"] or pending.node_waits(side["carrier"], _dvs_of(side)):
         return
     others = {
         s["name"]: s for n, s in everyone.items() if n != number and not _else_where(number, s)

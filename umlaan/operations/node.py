@@ -16,6 +16,7 @@ from pyinfra.context import state as context_state
 from umlaan.facts.base import agent
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
+from umlaan.operations import pending
 from umlaan.operations.common import (
     LabCommand,
     carrier,
@@ -97,6 +98,8 @@ def running(node: Node) -> Commands:
 
         node.running(name="Launch node1", node=lab().node("node1"))
     """
+    if node.settings.dcid is not None and pending.node_waits(node.host, f"{node.name}: its launch"):
+        return
     row = row_of(node)
     try:
         launch = plan.wanted_launch(lab(), node, row)

@@ -23,6 +23,7 @@ from umlaan.agent.spec import encode
 from umlaan.facts.base import agent
 from umlaan.model.hostkernel import HostBoot
 from umlaan.model.kernel import Kernel
+from umlaan.operations import pending
 from umlaan.operations.common import agent_command, carrier, executing, fail, lab, why
 from umlaan.operations.hostkernel import state_of
 from umlaan.operations.node import stop_commands
@@ -35,22 +36,6 @@ if TYPE_CHECKING:
 
 ASK = "cat /proc/sys/kernel/random/boot_id"
 EVERY_S = 3.0
-
-
-def pending(state: State) -> dict[str, tuple[bool, str]]:
-    """{lab host: (failed, message)}: a wanted kernel that does not run; deploy.py ends with it."""
-    rows = getattr(state, "umlaan_pending_kernels", None)
-    if rows is None:
-        rows = {}
-        state.umlaan_pending_kernels = rows  # type: ignore[attr-defined]
-    found: dict[str, tuple[bool, str]] = rows
-    return found
-
-
-def note(text: str, *, failed: bool) -> None:
-    """Say that the wanted kernel does not run, and keep it for the end of the run."""
-    pending(context_state)[context_host.name] = (failed, text)
-    (logger.error if failed else logger.warning)(f"{context_host.print_prefix}{text}")
 
 
 @operation()
@@ -74,7 +59,7 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
     here = type(carrier().connector).__name__ == "LocalConnector"
     decision = plan.decide(found, reboot, here=here)
     if decision.action in ("wait", "failed"):
-        note(decision.text, failed=decision.action == "failed")
+        pending.note(decision.text, failed=decision.action == "failed")
         return
     if decision.action == "none":
         return
@@ -84,7 +69,7 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
         yield agent_command("boot", "arm", word)
     if decision.action == "arm":
         if executing():
-            note(decision.text.partition(";")[0], failed=False)
+            pending.note(decision.text.partition(";")[0], failed=False)
         return
     if decision.action == "trial":
         for node in lab().nodes_on(carrier().name):
@@ -148,9 +133,9 @@ def _settle(state: State, host: Host, word: str, kernel: Kernel, wish: HostBoot)
     _, found = state_of(kernel, wish)
     trial: dict[str, Any] | None = found["trial"] if found else None
     if found and trial and trial.get("state") in ("failed", "refused"):
-        note(plan.failure(found), failed=True)
+        pending.note(plan.failure(found), failed=True)
     else:
-        note(f"host kernel: {output.output.strip()[-600:]}", failed=True)
+        pending.note(f"host kernel: {output.output.strip()[-600:]}", failed=True)
 
 
 @operation()
@@ -159,6 +144,6 @@ def told() -> Generator[PyinfraCommand, None, None]:
 
     Everything that does not need that kernel has converged by then.
     """
-    row = pending(context_state).get(context_host.name)
+    row = pending.kernels(context_state).get(context_host.name)
     if row and row[0]:
         yield from fail(row[1])

@@ -13,6 +13,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.facts.verify import Verification
+from umlaan.operations import pending
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab
 from umlaan.operations.dvsup import seen
 from umlaan.operations.node import row_of
@@ -34,7 +35,7 @@ def both_sides() -> Generator[PyinfraCommand, None, None]:
     wanted = lab().node(context_host.name.removeprefix("@uml/"))
     row = row_of(wanted)
     run.nodes[wanted.name] = node_plan.life(wanted, row)
-    if not executing():
+    if not executing() or pending.node_waits(wanted.host, f"{wanted.name}: its verification"):
         return
     if row is None or not row["running"]:
         yield from fail(f"{wanted.name}: is not up")

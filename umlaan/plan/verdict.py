@@ -27,14 +27,14 @@ class Summary:
         )
 
 
-def verdict_of(states: list[NodeState], *, changed: int, failed: int, dry: bool) -> Verdict:
-    """What the lab is: from the nodes' states, failures, and what is still to change (dry)."""
+def verdict_of(states: list[NodeState], *, to_do: int, failed: int) -> Verdict:
+    """What the lab is: from the nodes' states, failures, and how much is still to be done."""
     if failed:
         return "failed"
     if not states or all(state == "absent" for state in states):
         return "absent"
     if all(state == "up" for state in states):
-        return "drifted" if dry and changed else "up"
+        return "drifted" if to_do else "up"
     if all(state in ("down", "absent") for state in states):
         return "down"
     return "drifted"
