@@ -18,6 +18,9 @@ from umlaan.agent.files import read_json
 from umlaan.agent.verifydvs import Check, check
 
 _LOOK = "@@ tables @@"
+# A guest that has just booted may start its sshd anew (ifupdown's and networkd's hooks do): for so
+# many seconds nobody listens.
+RESTART_S = 15.0
 
 Spec = dict[str, Any]
 
@@ -74,7 +77,12 @@ def guest_view(spec: Spec) -> dict[str, Any]:
         rows = stamp["manifest"].items()
         manifest = "".join(f"{row[2]}  {name}\n" for name, row in rows if row[0] == "file")
     patience = float(spec.get("patience") or 60)
-    code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=patience)
+    deadline = time.monotonic() + RESTART_S
+    while True:
+        code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=patience)
+        if code != 255 or "Connection refused" not in output or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
     view: dict[str, Any] = {"addresses": [], "bad": [], "error": "", "ping": ""}
     output, _, tables = output.partition(f"{_LOOK}\n")
     view["tables"] = tables
