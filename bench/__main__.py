@@ -167,6 +167,8 @@ class Bench:
             shutil.rmtree(clone, ignore_errors=True)
             say(f"warm caches, from a clone, {number} of {self.options.warm}")
             env = {"PYINFRA_PROGRESS": "off", "PIP_CACHE_DIR": f"{self.folder}/pip"}
+            # Under make itself the inner make would print a line of its own after the verdict.
+            env |= {"MAKELEVEL": "", "MAKEFLAGS": ""}
             script = f"git clone -q {REPO} {clone} && cd {clone} && make deploy"
             words = ["sh", "-ec", f"{script} ARGS='{' '.join(self.lab.words)}'"]
             done = timed(words, "/", env)
