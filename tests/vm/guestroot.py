@@ -18,7 +18,6 @@ MIB = 1024
 UUID = "b7a0c3de-5f1e-4d0c-8f52-6c1b8d2e9f06"
 PACKAGES = ("openssh-server", "iproute2", "iputils-ping", "ifupdown", "busybox-static", "runit")
 INITTAB = """::sysinit:/etc/rc.start
-::respawn:/usr/sbin/sshd -D
 ::respawn:/usr/bin/runsvdir -P /etc/service
 ::respawn:/bin/busybox getty -n -l /bin/sh 38400 tty1
 ::ctrlaltdel:/bin/busybox poweroff
@@ -32,6 +31,8 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 /bin/busybox mkdir -p /run/sshd /run/network /run/runit/supervise
 /bin/busybox hostname -F /etc/hostname
 /sbin/ifup -a --no-scripts
+# As a daemon: under respawn it has a terminal, whose hang-up makes it start anew with each login.
+/usr/sbin/sshd
 """
 # Who writes still keeps the root from being read-only, and its journal would be replayed.
 STOP = """#!/bin/busybox sh
