@@ -53,7 +53,14 @@ def inside(lab: Lab, command: str) -> str:
     words = ["ssh", "-F", "none", "-i", f"{STATE}/ssh/id_ed25519", "-o", "BatchMode=yes"]
     words += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     words += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=120", "root@192.168.1.101", command]
-    return lab.machine.out(shlex.join(words), timeout=600)
+    deadline = time.monotonic() + 600
+    while True:
+        done = lab.machine.ssh(shlex.join(words), check=False, timeout=600)
+        if not done.returncode:
+            return done.stdout.strip()
+        # A guest that the unit has just started has a while to go to its sshd.
+        assert done.returncode == 255 and time.monotonic() < deadline, done.stderr
+        time.sleep(3)
 
 
 def uml_pid(lab: Lab) -> str:
