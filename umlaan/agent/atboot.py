@@ -47,29 +47,26 @@ def lock_path(lab: str) -> str:
     return f"/run/umlaan/{lab}.lock"
 
 
-def note_path(directory: str) -> str:
-    """The order with which a node is started at boot."""
-    return f"{directory}/at-boot.json"
-
-
 def note(order: dict[str, Any]) -> None:
     """Have this node started at the next boot, too."""
-    path = note_path(order["dir"])
+    path = node.note_path(order["dir"])
     if read_json(path) != order:
         write_json(path, order)
 
 
 def forget(directory: str) -> None:
     """Leave this node down at the next boot."""
-    if os.path.exists(note_path(directory)):
-        os.unlink(note_path(directory))
+    if os.path.exists(node.note_path(directory)):
+        os.unlink(node.note_path(directory))
 
 
 def noted(state_dir: str) -> list[dict[str, Any]]:
     """The orders of all nodes that are to be up, by their number."""
     folder = f"{state_dir}/nodes"
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [read_json(note_path(f"{folder}/{name}")) for name in sorted(names, key=_by_number)]
+    found = [
+        read_json(node.note_path(f"{folder}/{name}")) for name in sorted(names, key=_by_number)
+    ]
     return [order for order in found if isinstance(order, dict)]
 
 

@@ -25,6 +25,11 @@ def record_path(directory: str) -> str:
     return f"{directory}/launch.json"
 
 
+def note_path(directory: str) -> str:
+    """The order with which a node is started at boot."""
+    return f"{directory}/at-boot.json"
+
+
 def read_record(directory: str) -> Row | None:
     """The launch record, None without one; one of another boot of the lab host has no process."""
     record = read_json(record_path(directory))
@@ -194,7 +199,7 @@ def state(node: Row, with_memory: bool = False) -> Row:
         "kernel": kernel_state(node.get("kernel_dir")),
         "dc": dc_state(node.get("dc_file")),
         "console_log": f"{node['dir']}/console.log",
-        "noted": read_json(f"{node['dir']}/at-boot.json"),
+        "noted": read_json(note_path(node["dir"])),
     }
     if not alive:
         found = members(node)

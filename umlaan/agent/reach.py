@@ -159,8 +159,6 @@ def end_shared(directory: str) -> None:
     path = f"{directory}/ssh"
     if not os.path.exists(path):
         return
-    import subprocess  # late: looking at nodes starts none
-
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             ["ssh", "-F", "none", "-S", path, "-O", "exit", "guest"],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from umlaan.agent import atboot
 from umlaan.cli.fault import Fault
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen
 from umlaan.cli.show import errors, hint, output
@@ -142,7 +143,7 @@ def locked(session: Session) -> Iterator[None]:
     try:
         for host in session.lab.hosts:
             who = f"umlaan measure pid {os.getpid()}: {shlex.join(sys.argv)[:200]}"
-            words = ["lock", "--path", f"/run/umlaan/{host.lab}.lock", "--holder", who]
+            words = ["lock", "--path", atboot.lock_path(host.lab), "--holder", who]
             line = f"exec env {session.agent(host.name)} {shlex.join(words)}"
             process = subprocess.Popen(
                 session.argv(host.name, line),

@@ -16,7 +16,7 @@ from pyinfra.context import ctx_host
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
-from umlaan.operations.common import LabCommand, executing, fail
+from umlaan.operations.common import LabCommand, executing, fail, kept
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand
@@ -53,12 +53,7 @@ class BesideCommand(LabCommand):
 
 def begun(state: State) -> Works:
     """{host: [(step, its greenlet)]} of all that was begun and is not awaited yet."""
-    found = getattr(state, "umlaan_beside", None)
-    if found is None:
-        found = {}
-        state.umlaan_beside = found  # type: ignore[attr-defined]
-    works: Works = found
-    return works
+    return kept(state, "beside", dict)
 
 
 @operation()

@@ -6,8 +6,8 @@ commands run on the lab host. ``carrier(host)`` gives that lab host, for node0 t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString, StringCommand
@@ -24,6 +24,8 @@ from umlaan.model.lab import Lab
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
+
+T = TypeVar("T")
 
 
 def lab() -> Lab:
@@ -65,24 +67,23 @@ def why(text: str) -> None:
     logger.info(f"{context_host.print_prefix}{text}")
 
 
+def kept(state: State, name: str, make: Callable[[], T]) -> T:
+    """What this run keeps under a name, from one operation to the next; made the first time."""
+    attribute = f"umlaan_{name}"
+    if not hasattr(state, attribute):
+        setattr(state, attribute, make())
+    found: T = getattr(state, attribute)
+    return found
+
+
 def reasons_of(state: State) -> list[tuple[str, str]]:
     """(host, reason) of every change said so far in this run."""
-    rows = getattr(state, "umlaan_reasons", None)
-    if rows is None:
-        rows = []
-        state.umlaan_reasons = rows  # type: ignore[attr-defined]
-    found: list[tuple[str, str]] = rows
-    return found
+    return kept(state, "reasons", list)
 
 
 def steps_of(state: State) -> dict[tuple[str, str], str]:
     """{(host, reason): the operation that said it} of this run."""
-    rows = getattr(state, "umlaan_steps", None)
-    if rows is None:
-        rows = {}
-        state.umlaan_steps = rows  # type: ignore[attr-defined]
-    found: dict[tuple[str, str], str] = rows
-    return found
+    return kept(state, "steps", dict)
 
 
 def _step(text: str) -> None:
@@ -194,9 +195,4 @@ def agent_fact(fact: Any, *args: Any, **kwargs: Any) -> Any:
 
 def compared() -> set[str]:
     """Nodes whose DVS tree this run has found as built: verification need not hash it again."""
-    names = getattr(context_state, "umlaan_compared", None)
-    if names is None:
-        names = set()
-        context_state.umlaan_compared = names  # type: ignore[attr-defined]
-    found: set[str] = names
-    return found
+    return kept(context_state, "compared", set)

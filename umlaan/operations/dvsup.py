@@ -20,7 +20,7 @@ from umlaan.facts.dvsup import DvsSides
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
 from umlaan.operations import pending
-from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
+from umlaan.operations.common import LabCommand, carrier, executing, fail, kept, lab, why
 from umlaan.operations.node import start_commands, stop_commands
 from umlaan.plan import dvssides, dvsup
 from umlaan.plan import node as node_plan
@@ -79,11 +79,7 @@ class Seen(dict[str, Any]):
 
 def seen() -> Seen:
     """What this run has looked at and nothing has changed since."""
-    found = getattr(context_state, "umlaan_dvs_views", None)
-    if not isinstance(found, Seen):
-        found = Seen()
-        context_state.umlaan_dvs_views = found  # type: ignore[attr-defined]
-    return found
+    return kept(context_state, "dvs_views", Seen)
 
 
 def _command(verb: str, order: dict[str, Any]) -> LabCommand:

@@ -11,6 +11,7 @@ from pyinfra import logger
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
+from umlaan.operations.common import kept
 from umlaan.run import current
 
 if TYPE_CHECKING:
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
 
 def kernels(state: State) -> dict[str, tuple[bool, str]]:
     """{lab host: (failed, message)}: a wanted kernel that does not run; deploy.py ends with it."""
-    rows = getattr(state, "umlaan_pending_kernels", None)
-    if rows is None:
-        rows = {}
-        state.umlaan_pending_kernels = rows  # type: ignore[attr-defined]
-    found: dict[str, tuple[bool, str]] = rows
-    return found
+    return kept(state, "pending_kernels", dict)
 
 
 def note(text: str, *, failed: bool) -> None:

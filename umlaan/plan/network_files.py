@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from os.path import dirname
+from os.path import basename, dirname
 
 from umlaan.agent.blocks import lines_of, without
 from umlaan.agent.network import HOSTS, header, names
@@ -113,16 +113,20 @@ def boot_changes(wanted: Wanted, found: Found) -> Iterator[Change]:
         yield from _nodes_at_boot(wanted, found)
 
 
+def _unit(found: Found, path: str, text: str, purpose: str) -> Iterator[Change]:
+    if found.files.get(path) != text:
+        yield Change(
+            f"{basename(path)}: write, {purpose}",
+            (_put(path, text), ("systemctl", "daemon-reload")),
+        )
+
+
 def _network_at_boot(wanted: Wanted, found: Found) -> Iterator[Change]:
     script = boot_script(wanted, found)
     if found.files.get(wanted.script) != script:
         yield Change(f"{wanted.script}: the network at boot", (_put(wanted.script, script),))
-    unit = network_unit(wanted)
-    if found.files.get(wanted.unit_file) != unit:
-        yield Change(
-            f"{wanted.unit}: write, so that the network is there after a boot",
-            (_put(wanted.unit_file, unit), ("systemctl", "daemon-reload")),
-        )
+    purpose = "so that the network is there after a boot"
+    yield from _unit(found, wanted.unit_file, network_unit(wanted), purpose)
     if found.files.get(wanted.unit_link) is None:
         yield Change(
             f"{wanted.unit}: enable, it is off",
@@ -147,12 +151,8 @@ def _nodes_at_boot(wanted: Wanted, found: Found) -> Iterator[Change]:
             f"{wanted.agent}: place what starts the nodes at boot",
             ((AGENT, "at-boot", "place", wanted.agent),),
         )
-    unit = nodes_unit(wanted)
-    if found.files.get(wanted.nodes_file) != unit:
-        yield Change(
-            f"{name}: write, so that the nodes come back after a boot",
-            (_put(wanted.nodes_file, unit), ("systemctl", "daemon-reload")),
-        )
+    purpose = "so that the nodes come back after a boot"
+    yield from _unit(found, wanted.nodes_file, nodes_unit(wanted), purpose)
     missing = [p for p in (wanted.nodes_link, wanted.nodes_done) if found.files.get(p) is None]
     if missing:
         what = "it is off" if wanted.nodes_link in missing else "it did not start in this boot"
