@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pyinfra.api.command import PyinfraCommand, StringCommand
 from pyinfra.api.config import Config
+from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
 LAB = "@fake/lab"
 NODE = "@uml/node1"
+
+
+@contextmanager
+def current(state: State, host: Host) -> Iterator[None]:
+    """This run and this host are the ones that operations speak of."""
+    with ExitStack() as stack:
+        for context, value in (
+            (ctx_state, state),
+            (ctx_config, state.config),
+            (ctx_inventory, state.inventory),
+            (ctx_host, host),
+        ):
+            stack.enter_context(context.use(value))
+        yield
 
 
 def commands_of(
@@ -44,14 +59,7 @@ def commands_of(
         each.init(state)
         each.connected = True
     state.failed_hosts.update(inventory.get_host(name) for name in failed)
-    with ExitStack() as stack:
-        for context, value in (
-            (ctx_state, state),
-            (ctx_config, state.config),
-            (ctx_inventory, inventory),
-            (ctx_host, host),
-        ):
-            stack.enter_context(context.use(value))
+    with current(state, host):
         before(state)
         yielded = [*getattr(operation, "_inner", operation)(*args, **kwargs)]
         if reasons is not None:

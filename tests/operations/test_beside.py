@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import gevent
@@ -15,9 +14,9 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput, OutputLine
-from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
+from pyinfra.context import ctx_host
 
-from tests.operations.support import LAB
+from tests.operations.support import LAB, current
 from umlaan.operations import beside
 from umlaan.operations.common import LabCommand
 
@@ -33,14 +32,7 @@ def here() -> Iterator[tuple[State, Host]]:
     host = inventory.get_host(LAB)
     host.init(state)
     host.connected = True
-    with ExitStack() as stack:
-        for context, value in (
-            (ctx_state, state),
-            (ctx_config, state.config),
-            (ctx_inventory, inventory),
-            (ctx_host, host),
-        ):
-            stack.enter_context(context.use(value))
+    with current(state, host):
         yield state, host
 
 

@@ -55,10 +55,9 @@ def up(number: int, found: dict[str, Any], **more: Any) -> tuple[list[str], list
         dvsup.up,
         number,
         on=LAB if number == 0 else NODE,
-        data=DATA,
         responses={"dvsup look": json.dumps({f"node{number}": found})},
         reasons=reasons,
-        **more,
+        **{"data": DATA, **more},
     )
     return commands, [text for _, text in reasons]
 
@@ -243,25 +242,12 @@ def test_down_ends_what_is_up_and_nothing_the_second_time() -> None:
 STUCK = {**DATA, "dvs": {**SAMPLE, "programs": {**SAMPLE["programs"], "proxy_restart": "node"}}}
 
 
-def stuck(number: int, found: dict[str, Any]) -> tuple[list[str], list[str]]:
-    reasons: list[tuple[str, str]] = []
-    commands = commands_of(
-        dvsup.up,
-        number,
-        on=LAB if number == 0 else NODE,
-        data=STUCK,
-        responses={"dvsup look": json.dumps({f"node{number}": found})},
-        reasons=reasons,
-    )
-    return commands, [text for _, text in reasons]
-
-
 def test_a_proxy_that_cannot_be_ended_takes_its_machine_and_that_is_said() -> None:
     side = dvssides.sides(build_lab([HostData(LAB, False, STUCK), *ROWS[1:]]))[0]
     found = view(0, "own")
     path = f"{side['folder']}/dvs-proxy-node1/run"
     found["hashes"][path] = "0" * 64
-    (write, said), _ = stuck(0, found)
+    (write, said), _ = up(0, found, data=STUCK)
     # Else what starts after the reboot is the old script again.
     assert list(order_of(write, "write")["files"]) == [path]
     assert said == (
@@ -290,7 +276,7 @@ def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
 def test_where_a_peer_left_a_proxy_that_cannot_be_ended_goes_with_its_node() -> None:
     found = view(1, "runit")
     found["hashes"]["/etc/umlaan/dvs/dvs-proxy-node7/run"] = "0" * 64
-    commands, reasons = stuck(1, found)
+    commands, reasons = up(1, found, data=STUCK)
     assert reasons == [
         "node1: end dvs-proxy-node7, it is no longer wanted",
         "node1: restart the node, dvs-proxy-node7 cannot be ended by itself",

@@ -17,7 +17,8 @@ from umlaan.agent import node, proc, rootlock, start
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
 
 
-def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, Any]) -> None:
+def killed_with_its_holder(order: dict[str, Any]) -> None:
+    """A UML with one process of a guest, gone together with what would have cleaned up."""
     agent("node-start", order)
     typed(order, "child")
     until(lambda: len(node.members(order)) == 2)
@@ -26,6 +27,10 @@ def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, A
     os.kill(record["holder"]["pid"], signal.SIGKILL)
     os.kill(record["pid"], signal.SIGKILL)
     until(lambda: not state_of(order)["running"])
+
+
+def test_killed_with_its_holder_it_leaves_nothing_to_the_next(order: dict[str, Any]) -> None:
+    killed_with_its_holder(order)
     row = state_of(order)
     assert len(row["leftovers"]) == 1
     assert "node9" in row["root_user"]
@@ -50,14 +55,7 @@ def test_another_labs_node_on_the_same_root_is_not_ours(
 
 
 def test_a_chroot_ends_what_a_dead_uml_left(order: dict[str, Any]) -> None:
-    agent("node-start", order)
-    typed(order, "child")
-    until(lambda: len(node.members(order)) == 2)
-    record = node.read_record(order["dir"])
-    assert record is not None
-    os.kill(record["holder"]["pid"], signal.SIGKILL)
-    os.kill(record["pid"], signal.SIGKILL)
-    until(lambda: not state_of(order)["running"])
+    killed_with_its_holder(order)
     done = agent("root-run", "--root", order["root"], "--dir", order["dir"], "--", "true")
     # The stand-in's root is no file system: that far it came.
     assert "wrong fs type" in done.stderr

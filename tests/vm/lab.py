@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.vm.machine import Machine
 
@@ -28,6 +33,13 @@ class Result:
     changed: int
     failed: int
     verdict: str
+
+
+NEEDS = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes a disk image: needs root"),
+    pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86"),
+    pytest.mark.timeout(3600),
+]
 
 
 class Lab:
@@ -75,3 +87,16 @@ class Lab:
         match = LAST.match(lines[-1]) if lines else None
         assert match, done.stdout[-3000:]
         return Result(done.returncode, done.stdout, int(match[1]), int(match[2]), match[3])
+
+
+@contextmanager
+def booted(folder: Path, data: dict[str, Any]) -> Iterator[Lab]:
+    """A lab whose node0 is a machine that has just booted; it is gone afterwards."""
+    machine = Machine(folder / "machine")
+    machine.create()
+    try:
+        print(f"first boot: {machine.first_boot():.0f} s")
+        yield Lab(folder / "lab", machine, data)
+    finally:
+        print(machine.tail(5))
+        machine.kill()

@@ -5,15 +5,12 @@ The tests of this file are one story in order, on one machine; each run of pyinf
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.vm.lab import Lab
-from tests.vm.machine import Machine
+from tests.vm.lab import NEEDS, Lab, booted
 from umlaan.agent import boot
 
 HOST = "host_kernel_only.py"
@@ -46,26 +43,14 @@ DATA = {
     "dvs": None,
 }
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="makes a disk image: needs root"),
-    pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = NEEDS
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp("vm")
-    machine = Machine(folder / "machine")
-    machine.create()
-    try:
-        print(f"first boot: {machine.first_boot():.0f} s")
-        made = Lab(folder / "lab", machine, DATA)
+    with booted(tmp_path_factory.mktemp("vm"), DATA) as made:
         (made.folder / HOST).write_text(STORY)
         yield made
-    finally:
-        print(machine.tail(5))
-        machine.kill()
 
 
 def test_never_builds_installs_arms_and_says_that_a_reboot_is_needed(lab: Lab) -> None:

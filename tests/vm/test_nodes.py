@@ -5,16 +5,13 @@ The tests of this file are one story in order, on one machine; each run of pyinf
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.vm.lab import Lab
-from tests.vm.machine import Machine
+from tests.vm.lab import NEEDS, Lab, booted
 
 NODE = "@uml/node1"
 STATE = "/var/lib/umlaan/vm"
@@ -28,24 +25,13 @@ DATA = {
     "dvs": None,
 }
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="makes a disk image: needs root"),
-    pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = NEEDS
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp("vm-nodes")
-    machine = Machine(folder / "machine")
-    machine.create()
-    try:
-        print(f"first boot: {machine.first_boot():.0f} s")
-        yield Lab(folder / "lab", machine, DATA)
-    finally:
-        print(machine.tail(5))
-        machine.kill()
+    with booted(tmp_path_factory.mktemp("vm-nodes"), DATA) as made:
+        yield made
 
 
 def inside(lab: Lab, command: str) -> str:
