@@ -89,7 +89,7 @@ class Machine:
             # The host's page cache outlives QEMU, so a flush would only cost time.
             drive = f"id={name},if=none,format={kind},cache=unsafe,discard=unmap"
             words += ["-drive", f"file={self.folder / file},{drive}"]
-            # A controller each: they are found one after the other, so that sda is always sda.
+            # A controller each, found in this order; the kernel names them otherwise now and then.
             words += ["-device", f"virtio-scsi-pci,id=scsi{index}"]
             words += ["-device", f"scsi-hd,drive={name},bus=scsi{index}.0,bootindex={index}"]
         words += ["-netdev", f"user,id=n0,restrict=on,{forward}"]
