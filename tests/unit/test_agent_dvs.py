@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from umlaan.agent import dvs as agent
+from umlaan.agent.files import locked
 from umlaan.agent.spec import encode
 from umlaan.model.dvs import BuildStep, Dvs
 from umlaan.model.host import LabHost
+from umlaan.model.hostkernel import HostModule
 from umlaan.model.network import Network
 from umlaan.plan import dvs as plan
 
@@ -115,6 +118,48 @@ def test_a_spoilt_cache_is_built_again(spec: dict[str, Any]) -> None:
     shutil.rmtree(installed(spec, "ipc"))
     build(spec)
     assert installed(spec, "ipc/lib/prog").read_text() == "bint x;\n"
+
+
+def test_a_spoilt_cache_is_replaced_only_under_its_lock(spec: dict[str, Any]) -> None:
+    build(spec)
+    key = agent.state(spec)["variants"]["ioctl"]["key"]
+    home = Path(spec["cache"]) / "dvs" / key
+    (home / "dvs/lib/prog").write_text("spoilt")
+    shutil.rmtree(installed(spec, "ioctl"))
+    with locked(f"{home}.lock", "another lab's install"):
+        other = threading.Thread(target=agent.install, args=(spec, "ioctl"))
+        other.start()
+        other.join(1)
+        assert other.is_alive() and (home / "dvs/lib/prog").read_text() == "spoilt"
+    other.join(30)
+    assert installed(spec, "ioctl/lib/prog").read_text() == "aint x;\n"
+
+
+def test_a_spoilt_parcel_of_a_builder_is_removed_and_said(spec: dict[str, Any]) -> None:
+    build(spec)
+    found = agent.state(spec)
+    home = Path(spec["cache"]) / "dvs" / found["variants"]["ioctl"]["key"]
+    (home / "dvs/lib/prog").write_text("spoilt")
+    given = {"source": found["source"], "compiler": found["compiler"]}
+    with pytest.raises(SystemExit, match="was not whole and is removed; the next run brings it"):
+        agent.install({**spec, "source": "/not/here", "given": given}, "ioctl")
+    assert not home.exists()
+
+
+def test_a_module_placed_in_the_ioctl_copy_is_not_the_trees(spec: dict[str, Any]) -> None:
+    module = HostModule(name="dvk", source="kernel:ipc/dvk-mod", places=("{dvs}/lib/{file}",))
+    assert module.in_dvs == ["lib/dvk.ko"]
+    (Path(spec["source"]) / "lib/dvk.ko").write_text("of another release, as upstream's tree has")
+    spec["leave"] = {"ioctl": module.in_dvs}
+    build(spec)
+    assert not installed(spec, "ioctl/lib/dvk.ko").exists()
+    assert installed(spec, "ipc/lib/dvk.ko").exists()
+    installed(spec, "ioctl/lib/dvk.ko").write_text("the tested one")
+    assert why(spec) == []
+    (Path(spec["source"]) / "lib/dvk.ko").unlink()
+    build(spec)
+    assert installed(spec, "ioctl/lib/dvk.ko").read_text() == "the tested one"
+    assert not installed(spec, "ipc/lib/dvk.ko").exists()
 
 
 def test_the_tarball_has_the_same_bytes_again(spec: dict[str, Any], tmp_path: Path) -> None:

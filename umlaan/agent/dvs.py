@@ -9,6 +9,7 @@ SPEC is ``umlaan.plan.dvs.spec``, encoded by ``umlaan.agent.spec``.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -84,6 +85,12 @@ def drift(folder: str, rows: dict[str, list[Any]], cache: str) -> list[str]:
     return sorted(bad)
 
 
+def own(spec: Spec, variant: str, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The manifest without what is put into this copy from elsewhere: dvk.ko, once it is tested."""
+    left = spec.get("leave", {}).get(variant, [])
+    return {name: row for name, row in rows.items() if name not in left}
+
+
 def state(spec: Spec) -> dict[str, Any]:
     """What is there of source, variants and tarball."""
     source = source_of(spec)
@@ -101,7 +108,8 @@ def state(spec: Spec) -> dict[str, Any]:
         row["drift"] = []
         row["changed_files"] = []
         if stamp is not None:
-            row["drift"] = drift(f"{spec['state']}/{variant}", stamp["manifest"], spec["cache"])
+            rows = own(spec, variant, stamp["manifest"])
+            row["drift"] = drift(f"{spec['state']}/{variant}", rows, spec["cache"])
             before = stamp.get("source_rows", {})
             if before and source["rows"] and stamp["inputs"]["source"] != source["hash"]:
                 names = set(before) | set(source["rows"])
@@ -152,26 +160,36 @@ def build(spec: Spec, variant: str) -> None:
         raise SystemExit(f"{spec['source']}: no such directory or tarball")
     inputs = inputs_of(spec, variant, source["hash"], compiler(spec))
     home = f"{spec['cache']}/dvs/{key_of(inputs, variant)}"
-    with locked(f"{home}.lock", f"DVS {variant}", wait=1800):
-        if os.path.exists(f"{home}/stamp.json"):
-            return
-        work = f"{home}.work"
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(home, ignore_errors=True)
-        os.makedirs(work)
-        _unpack(spec, source["hash"], f"{work}/dvs")
-        for step in spec["variants"][variant]:
-            _run_step(spec, variant, f"{work}/dvs", step)
-        rows = index.manifest(f"{work}/dvs", frozenset(), spec["cache"])
-        stamp = {"inputs": inputs, "manifest": rows, "source_rows": source["rows"]}
-        stamp["bytes"] = sum(
-            os.lstat(f"{work}/dvs/{name}").st_size for name in rows if rows[name][0] == "file"
-        )
-        if variant == "ipc":
-            name = os.path.basename(spec["dest"])
-            stamp["tarball"] = write_tarball(f"{work}/dvs", rows, f"{work}/dvs.tar.gz", name)
-        write_json(f"{work}/stamp.json", stamp)
-        os.rename(work, home)
+    with _locked(home, variant):
+        if not os.path.exists(f"{home}/stamp.json"):
+            _build(spec, variant, source, inputs, home)
+
+
+def _locked(home: str, variant: str) -> contextlib.AbstractContextManager[None]:
+    """One build of a content at a time, and nobody removes what another installs from."""
+    return locked(f"{home}.lock", f"DVS {variant}", wait=1800)
+
+
+def _build(
+    spec: Spec, variant: str, source: dict[str, Any], inputs: dict[str, Any], home: str
+) -> None:
+    work = f"{home}.work"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
+    os.makedirs(work)
+    _unpack(spec, source["hash"], f"{work}/dvs")
+    for step in spec["variants"][variant]:
+        _run_step(spec, variant, f"{work}/dvs", step)
+    rows = index.manifest(f"{work}/dvs", frozenset(), spec["cache"])
+    stamp = {"inputs": inputs, "manifest": rows, "source_rows": source["rows"]}
+    stamp["bytes"] = sum(
+        os.lstat(f"{work}/dvs/{name}").st_size for name in rows if rows[name][0] == "file"
+    )
+    if variant == "ipc":
+        name = os.path.basename(spec["dest"])
+        stamp["tarball"] = write_tarball(f"{work}/dvs", rows, f"{work}/dvs.tar.gz", name)
+    write_json(f"{work}/stamp.json", stamp)
+    os.rename(work, home)
 
 
 def _inside(spec: Spec, folder: str, environment: dict[str, str]) -> Chamber:
@@ -209,21 +227,36 @@ def _run_step(spec: Spec, variant: str, folder: str, step: dict[str, Any]) -> No
 
 
 def install(spec: Spec, variant: str) -> None:
-    """Bring state/dvs/VARIANT to the cache's content; files that are not of the manifest stay."""
+    """Bring state/dvs/VARIANT to the cache's content; files that are not of the manifest stay.
+
+    SystemExit where the content is not in the cache, or cannot be made again there.
+    """
     source = source_of(spec)
     assert source is not None
-    key = key_of(inputs_of(spec, variant, source["hash"], compiler(spec)), variant)
-    home, folder = f"{spec['cache']}/dvs/{key}", f"{spec['state']}/{variant}"
+    inputs = inputs_of(spec, variant, source["hash"], compiler(spec))
+    home = f"{spec['cache']}/dvs/{key_of(inputs, variant)}"
+    with _locked(home, variant):
+        _install(spec, variant, source, inputs, home)
+
+
+def _install(
+    spec: Spec, variant: str, source: dict[str, Any], inputs: dict[str, Any], home: str
+) -> None:
+    folder = f"{spec['state']}/{variant}"
     stamp = read_json(f"{home}/stamp.json")
     if stamp is None:
         raise SystemExit(f"DVS {variant}: {home} is not built")
-    wanted = stamp["manifest"]
-    spoiled = drift(f"{home}/dvs", wanted, spec["cache"])
-    if spoiled:
+    if drift(f"{home}/dvs", stamp["manifest"], spec["cache"]):
         shutil.rmtree(home)
-        build(spec, variant)
+        if "given" in spec:
+            raise SystemExit(
+                f"DVS {variant}: {home} was not whole and is removed; the next run brings it anew"
+            )
+        _build(spec, variant, source, inputs, home)
+        stamp = read_json(f"{home}/stamp.json")
+    wanted = own(spec, variant, stamp["manifest"])
     old = read_json(f"{folder}.stamp.json") or {"manifest": {}}
-    for name in sorted(set(old["manifest"]) - set(wanted), reverse=True):
+    for name in sorted(set(own(spec, variant, old["manifest"])) - set(wanted), reverse=True):
         _remove(f"{folder}/{name}")
     os.makedirs(folder, exist_ok=True)
     for name in drift(folder, wanted, spec["cache"]):

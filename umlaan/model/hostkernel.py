@@ -57,6 +57,12 @@ class HostModule(Model):
         """The file that the build leaves: dvk.ko."""
         return f"{self.name.replace('-', '_')}.ko"
 
+    @property
+    def in_dvs(self) -> list[str]:
+        """Its places in the ioctl copy of the DVS, below that: dvk-mod/dvk.ko."""
+        below = [p.removeprefix("{dvs}/") for p in self.places if p.startswith("{dvs}/")]
+        return [place.replace("{file}", self.file) for place in below]
+
     @field_validator("source")
     @classmethod
     def _source(cls, value: str) -> str:

@@ -19,7 +19,7 @@ from umlaan.agent.spec import encode
 from umlaan.facts.base import agent
 from umlaan.facts.dvs import DvsBuilds
 from umlaan.model.dvs import Dvs
-from umlaan.model.hostkernel import Builder
+from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.operations.beside import BesideCommand
 from umlaan.operations.builder import (
     Bring,
@@ -61,6 +61,12 @@ def source_on_host(dvs: Dvs) -> tuple[str, str | None]:
     return f"{lab_host().cache_dir}/dvs/upload-{digest}.tar.gz", str(here)
 
 
+def _modules() -> tuple[HostModule, ...]:
+    """The modules that this lab host builds for a kernel of its own."""
+    settings = lab().settings(carrier().name)
+    return settings.host_modules if settings.host_kernel else ()
+
+
 def _upload(dvs: Dvs, here: str, target: str) -> Iterator[Any]:
     cache = Path.home() / ".cache" / "umlaan"
     cache.mkdir(parents=True, exist_ok=True)
@@ -89,7 +95,7 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
         yield from _elsewhere(dvs, which)
         return
     source, upload = source_on_host(dvs)
-    wanted = plan.spec(dvs, lab_host(), source)
+    wanted = plan.spec(dvs, lab_host(), source, _modules())
     text = encode(wanted)
     found = agent_fact(DvsBuilds, text)
     if found is None or found["source"] is None:
@@ -133,7 +139,7 @@ def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None
         yield from fail(f"dvs.source: {source}: no such directory or tarball on {which.name}")
         return
     given = {"source": made["source"], "compiler": made["compiler"]}
-    text = encode({**plan.spec(dvs, lab_host(), source), "given": given})
+    text = encode({**plan.spec(dvs, lab_host(), source, _modules()), "given": given})
     found = agent_fact(DvsBuilds, text)
     rows = found["variants"] if found else {}
     todo = {v: made["variants"][v] for v in dvs.variants}

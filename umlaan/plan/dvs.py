@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from umlaan.model.dvs import Dvs
 from umlaan.model.host import LabHost
+from umlaan.model.hostkernel import HostModule
 from umlaan.plan.toolchain import build_root
 
 
-def spec(dvs: Dvs, host: LabHost, source: str) -> dict[str, Any]:
-    """The agent's description of the builds; source is a path on the lab host."""
+def spec(
+    dvs: Dvs, host: LabHost, source: str, modules: Iterable[HostModule] = ()
+) -> dict[str, Any]:
+    """The agent's description of the builds; source is a path on the lab host.
+
+    modules: the host's, whose files in the ioctl copy are theirs even where the tree has one.
+    """
     buildroot = build_root(dvs.toolchain, host.cache_dir)
     bits: dict[str, str] = {"CC": "gcc -m32"} if dvs.bits == 32 and not buildroot else {}
     variants = {
@@ -35,6 +42,7 @@ def spec(dvs: Dvs, host: LabHost, source: str) -> dict[str, Any]:
         "variants": variants,
         "buildroot": buildroot,
         "cc": "gcc",
+        "leave": {"ioctl": [name for module in modules for name in module.in_dvs]},
     }
 
 
