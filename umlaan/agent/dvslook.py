@@ -66,7 +66,8 @@ def script(side: Side) -> str:
     record = f"{shlex.quote(side['run'])}/dvs-init"
     lines += [
         "echo; echo '==> @init <=='",
-        f'[ -r {record} ] && IFS= read -r x <{record} && printf "%s\\n" "$x"',
+        f"x= y= z=; [ -r {record} ] && {{ IFS= read -r x; read -r y; }} <{record}",
+        'read -r z </proc/sys/kernel/random/boot_id; printf "%s\\n" "$x" "$y" "$z"',
         "echo '==> @pids <=='; echo /proc/[0-9]*",
     ]
     if not side["services"]:
@@ -110,6 +111,10 @@ def parse(side: Side, output: str) -> View:
         else:
             rows.append(line)
     files = {n: "\n".join(rows) + "\n" for n, rows in sections.items() if not n.startswith("@")}
+    init, then, now = (sections.get("@init", []) + ["", "", ""])[:3]
+    if then and then != now:
+        # Tables that are files outlive a boot of their side; what they say does not.
+        files, init = {}, ""
     hashes = {}
     for line in sections.get("@hashes", []):
         digest, _, path = line.partition("  ")
@@ -128,7 +133,7 @@ def parse(side: Side, output: str) -> View:
         "files": files,
         "dcs": dcs,
         "pids": pids,
-        "init": next(iter(sections.get("@init", [])), None),
+        "init": init or None,
         "hashes": hashes,
         "kind": kind,
         "services": services,

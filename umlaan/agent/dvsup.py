@@ -99,10 +99,20 @@ def services(side: Side, kind: str, order: dict[str, Any]) -> None:
         lines += [f"sv up {name} >/dev/null 2>&1" for name in side["services"]]
     else:
         units = {name: dvslook.unit(side, name) for name in ["dvs-up", *side["services"]]}
-        lines = ["systemctl daemon-reload", f"systemctl enable --quiet {' '.join(units.values())}"]
+        lines = [f"systemctl enable --quiet {' '.join(units.values())}"]
         lines += [f"systemctl restart {units[name]}" for name in changed if name in units]
         lines += [f"systemctl start {' '.join(units.values())}"]
     there(side, "start its services", "\n".join([*lines, "true"]))
+
+
+def _up_lines(side: Side, kind: str) -> list[str]:
+    if kind != "systemd":
+        return [f"{shlex.quote(side['folder'])}/up"]
+    # By its unit: what it starts in an ssh session ends with all sessions, before any unit stops,
+    # when the machine goes down; a DC's init would take its UMLs along.
+    unit = dvslook.unit(side, "dvs-up")
+    said = f"journalctl -q -n 8 -o cat --no-pager -u {unit} >&2"
+    return ["systemctl daemon-reload", f"systemctl restart {unit} || {{ {said}; exit 1; }}"]
 
 
 def _end_lines(side: Side, kind: str, name: str) -> list[str]:
@@ -177,7 +187,7 @@ def up(order: dict[str, Any]) -> str:
         end(side, kind)
     for dcid, endpoint, command in order["unbind"]:
         there(side, f"unbind endpoint {endpoint} of DC{dcid}", command)
-    there(side, f"{side['folder']}/up", f"{shlex.quote(side['folder'])}/up", wait=120)
+    there(side, f"{side['folder']}/up", "\n".join(_up_lines(side, kind)), wait=120)
     services(side, kind, order)
     await_(
         [side],

@@ -1,0 +1,113 @@
+"""What an earlier boot left of the DVS is void: its tables, its DC's file; and who makes a DC."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.sample_dvs import build, copy_tree
+from tests.unit.test_dvs_sides import SAMPLE
+from umlaan.agent import dvslook, dvsup
+from umlaan.model.lab import HostData, build_lab
+from umlaan.plan import dvssides
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a DC is a PID namespace: needs root")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = copy_tree(tmp_path_factory.mktemp("tree"))
+    build(made, "ioctl")
+    return made
+
+
+@pytest.fixture
+def side(tmp_path: Path, tree: Path) -> Any:
+    """A lab host of the sample tree, alone, its DC ended afterwards."""
+    data = {"dvs": SAMPLE, "network": {"namespace": None}, "state_dir": str(tmp_path / "lab")}
+    one = dvssides.sides(build_lab([HostData("@local", False, data)]))[0]
+    Path(one["tree"]).parent.mkdir(parents=True)
+    Path(one["tree"]).symlink_to(tree)
+    script = Path(one["folder"]) / "up"
+    script.parent.mkdir()
+    script.write_text(one["files"][str(script)])
+    script.chmod(0o755)
+    yield one
+    for command in (one["dcs"][0]["end"], one["init_end"]):
+        subprocess.run(["sh", "-c", command], check=False, capture_output=True)
+
+
+def up(side: Any) -> None:
+    done = subprocess.run([f"{side['folder']}/up"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def as_of_another_boot(side: Any) -> None:
+    """All that a machine that was switched off and on has left on its disk."""
+    before = dvslook.look(side)["dcs"]["0"]["pid"]
+    subprocess.run(["sh", "-c", side["dcs"][0]["end"]], check=True, capture_output=True)
+    boot = BOOT.read_text().strip().encode()
+    other = b"00000000-0000-4000-8000-000000000000"
+    for path in (Path(side["state"]) / ".dvk", Path(side["run"]) / "dvs-init"):
+        assert boot in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(boot, other))
+    Path(side["dcs"][0]["file"]).write_text(f"DC0={before}\n")
+
+
+def test_the_tables_of_an_earlier_boot_are_no_tables(side: Any) -> None:
+    up(side)
+    view = dvslook.look(side)
+    assert "nodeid=0" in view["files"]["info"] and view["init"] == side["init"]
+    assert view["dcs"]["0"]["fault"] is None
+    as_of_another_boot(side)
+    view = dvslook.look(side)
+    assert view["files"] == {} and view["init"] is None
+    assert view["dcs"]["0"]["fault"]
+
+
+def test_after_a_boot_dvs_and_dc_are_made_anew_and_only_once(side: Any) -> None:
+    up(side)
+    before = dvslook.look(side)["dcs"]["0"]["pid"]
+    up(side)
+    assert dvslook.look(side)["dcs"]["0"]["pid"] == before
+    as_of_another_boot(side)
+    up(side)
+    view = dvslook.look(side)
+    dc = view["dcs"]["0"]
+    assert dc["fault"] is None and dc["pid"] != before, dc
+    assert "nodeid=0" in view["files"]["info"] and view["init"] == side["init"]
+    up(side)
+    assert dvslook.look(side)["dcs"]["0"] == dc
+
+
+def test_a_record_of_an_older_umlaan_says_nothing_of_the_boot(side: Any) -> None:
+    up(side)
+    (Path(side["run"]) / "dvs-init").write_text(f"{side['init']}\n")
+    view = dvslook.look(side)
+    assert "nodeid=0" in view["files"]["info"] and view["init"] == side["init"]
+    up(side)
+    assert dvslook.look(side)["dcs"] == view["dcs"]
+
+
+def test_under_systemd_a_unit_makes_the_dc(side: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the group of an ssh session it would end, with its UMLs, before any unit is stopped."""
+    scripts: list[str] = []
+
+    def run(_side: Any, script: str, *_: Any) -> tuple[int, str, str]:
+        scripts.append(script)
+        return (1, "", "no such program") if "systemctl restart" in script else (0, "", "")
+
+    monkeypatch.setattr(dvslook, "run_there", run)
+    order = {"side": side, "kind": "systemd", "files": {}, "reinit": False, "unbind": []}
+    with pytest.raises(dvsup.NotUp, match="node0: .*services/up: exit code 1\n.*no such program"):
+        dvsup.up({**order, "restart": [], "gone": []})
+    assert len(scripts) == 1
+    unit = "umlaan-umlaan-dvs-up.service"
+    assert f"systemctl restart {unit}" in scripts[0] and f"-u {unit}" in scripts[0]
+    assert f"{side['folder']}/up" not in scripts[0]
