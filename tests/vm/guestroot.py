@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.vm.image import CACHE, SUITE
 
 MIB = 1024
+LABEL = "mine"
 UUID = "b7a0c3de-5f1e-4d0c-8f52-6c1b8d2e9f06"
 PACKAGES = ("openssh-server", "iproute2", "iputils-ping", "ifupdown", "busybox-static", "runit")
 INITTAB = """::sysinit:/etc/rc.start
@@ -88,7 +89,7 @@ def root() -> Path:
         init.symlink_to("/bin/busybox")
         beside = path.with_suffix(".new")
         beside.unlink(missing_ok=True)
-        words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", UUID, "-L", "mine", "-d", folder]
+        words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", UUID, "-L", LABEL, "-d", folder]
         subprocess.run([*words, str(beside), f"{MIB}M"], check=True)
     beside.rename(path)
     return path

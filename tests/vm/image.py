@@ -26,6 +26,7 @@ PACKAGES = (
     *("iproute2", "iputils-ping", "kmod", "initramfs-tools", "lz4", "grub-pc", "e2fsprogs"),
     *("util-linux", "procps", "libpam-systemd"),
 )
+MODULES = ("virtio_pci", "virtio_scsi", "sd_mod", "ext4")
 # Nothing here may wait for a network or wake up in the middle of a test.
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer"),
@@ -50,7 +51,7 @@ GRUB_DEFAULTS = """GRUB_DEFAULT=0
 GRUB_TIMEOUT=1
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="net.ifnames=0 scsi_mod.scan=sync console=tty0 console=ttyS0,115200"
+GRUB_CMDLINE_LINUX="net.ifnames=0 console=tty0 console=ttyS0,115200"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
@@ -61,7 +62,7 @@ terminal_output console serial
 set timeout=0
 search --no-floppy --fs-uuid --set=root {uuid}
 menuentry "first boot" {{
-    linux /vmlinuz root=UUID={uuid} ro net.ifnames=0 scsi_mod.scan=sync console=ttyS0,115200
+    linux /vmlinuz root=UUID={uuid} ro net.ifnames=0 console=ttyS0,115200
     initrd /initrd.img
 }}
 """
@@ -124,9 +125,11 @@ def _configure(tree: Path, public: str) -> None:
     write("etc/systemd/network/10-eth0.network", NETWORK)
     write("etc/systemd/network/20-eth1.network", LAN)
     write("etc/default/grub", GRUB_DEFAULTS)
-    write("etc/initramfs-tools/conf.d/umlaan-test", "COMPRESS=lz4\n")
-    # sd probes its disks at the same time: names are sure only if it is there before them.
-    write("etc/initramfs-tools/modules", "sd_mod\n")
+    # sd probes its disks side by side, whatever the order they were found in, and takes a name in
+    # each probe. So the initramfs knows the driver of this one disk only: it is sda by the time
+    # that its file system is mounted, and the data disk's driver is loaded from there.
+    write("etc/initramfs-tools/conf.d/umlaan-test", "COMPRESS=lz4\nMODULES=list\n")
+    write("etc/initramfs-tools/modules", "\n".join(MODULES) + "\n")
     write("root/.ssh/authorized_keys", public, 0o600)
     (tree / "root/.ssh").chmod(0o700)
     write("etc/ssh/sshd_config.d/umlaan-test.conf", "UseDNS no\nGSSAPIAuthentication no\n")

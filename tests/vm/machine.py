@@ -84,14 +84,16 @@ class Machine:
         # QEMU's own default is an AMD with an erratum, whose idle loop lost its timer under load.
         words += ["-cpu", "Nehalem"]
         words += ["-display", "none", "-vga", "none", "-monitor", "none", "-no-user-config"]
+        words += ["-nodefaults"]
         words += ["-serial", f"file:{self.serial}", "-device", "virtio-rng-pci"]
-        for index, (name, file, kind) in enumerate(disks):
+        for name, file, kind in disks:
             # The host's page cache outlives QEMU, so a flush would only cost time.
             drive = f"id={name},if=none,format={kind},cache=unsafe,discard=unmap"
             words += ["-drive", f"file={self.folder / file},{drive}"]
-            # A controller each, found in this order; the kernel names them otherwise now and then.
-            words += ["-device", f"virtio-scsi-pci,id=scsi{index}"]
-            words += ["-device", f"scsi-hd,drive={name},bus=scsi{index}.0,bootindex={index}"]
+        # Two drivers, of which the initramfs has only the first: see image.py.
+        words += ["-device", "virtio-scsi-pci,id=scsi0"]
+        words += ["-device", "scsi-hd,drive=sda,bus=scsi0.0,bootindex=0"]
+        words += ["-device", "ide-hd,drive=sdb,bus=ide.0"]
         words += ["-netdev", f"user,id=n0,restrict=on,{forward}"]
         words += ["-device", "virtio-net-pci,netdev=n0,romfile="]
         words += ["-netdev", "hubport,id=n1,hubid=1"]
@@ -169,9 +171,18 @@ class Machine:
             except subprocess.TimeoutExpired:
                 continue
             if done.returncode == 0 and done.stdout.strip() != other_than:
-                return time.monotonic() - started
+                seconds = time.monotonic() - started
+                self._disks(deadline)
+                return seconds
             time.sleep(1)
         raise AssertionError(f"no ssh within {deadline:.0f} s; {self.tail()}")
+
+    def _disks(self, deadline: float) -> None:
+        """Wait for the data disk, whose driver is loaded while the machine starts."""
+        ask = "udevadm settle; findmnt -no SOURCE /; blkid -o value -s LABEL /dev/sdb6; uname -r"
+        found = self.out(ask, timeout=deadline).split()
+        print(f"booted: {' '.join(found)}", flush=True)
+        assert found[:2] == ["/dev/sda1", guestroot.LABEL], f"disks: {found}; {self.tail()}"
 
     def tail(self, count: int = 30) -> str:
         """The serial log's last lines."""
