@@ -43,6 +43,7 @@ if is_lab_host(host):
     dvs.build()
     kernel.kernels()
     builds.awaited()
+    host_kernel.modules()
     access.keys()
     # Before the network: another may have its address now.
     state_dir.strays(name="Nodes that left the inventory")

@@ -11,7 +11,7 @@ from umlaan.operations.common import lab
 
 @deploy("Host kernel")
 def converge() -> None:
-    """Built, installed beside the old one, tried once, confirmed; then the modules for it."""
+    """Built, installed beside the old one, tried once, confirmed."""
     settings = lab().settings(host.name)
     wanted, wish = settings.host_kernel, settings.host_boot
     if wanted is None:
@@ -19,13 +19,23 @@ def converge() -> None:
     kernel.built(name=f"Host kernel from {wanted.source}", kernel=wanted)
     hostkernel.installed(name="Host kernel installed", kernel=wanted, wish=wish)
     reboot.into(name="Host kernel running", kernel=wanted, wish=wish, reboot=settings.reboot)
+
+
+@deploy("Host modules")
+def modules() -> None:
+    """Built against it, tested, placed, loaded. After the DVS's build: its programs may test."""
+    settings = lab().settings(host.name)
+    if settings.host_kernel is None:
+        return
     for one in host.loop(settings.host_modules):
-        module.built(name=f"Host module {one.name}", module=one, kernel=wanted)
+        name = f"Host module {one.name}"
+        module.built(name=name, module=one, kernel=settings.host_kernel)
 
 
 @deploy("Host kernel away")
 def away() -> None:
-    """What ``converge`` installed, unless it runs."""
+    """What ``modules`` and ``converge`` put on the machine, unless it runs."""
+    module.removed(name="Host modules away")
     hostkernel.removed(name="Host kernel away")
 
 

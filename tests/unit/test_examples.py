@@ -96,11 +96,13 @@ def test_the_procedure_to_the_letter() -> None:
     )
     side = dvssides.sides(made)[0]
     up = side["files"][f"{side['folder']}/up"]
-    assert "insmod ../dvk-mod/dvk.ko dvk_major=33" in up and "{{" not in up
+    assert "{{" not in up
     assert "./test_dvs_init -n 0 -D 0 -C TEST_CLUSTER" in up and "ip netns" not in up
     module = made.settings("@local").host_modules[0]
     # The tree itself holds a dvk.ko of another release there.
     assert module.in_dvs == ["dvk-mod/dvk.ko"]
+    assert module.load and module.parameters["dvk_major"] == "33"
+    assert module.devices == {"/dev/dvk": "33:0"}
     run = side["files"][f"{side['folder']}/dvs-proxy-node1/run"]
     assert "exec ./lz4tcp_proxy_bat -bBZ -n node1 -i 1" in run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -92,6 +93,41 @@ def test_a_package_that_is_no_kernel_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="hello: holds no /usr/src/hello.tar"):
         source.extract_deb("hello", path, str(folder))
     assert not (folder / "record.json").exists()
+
+
+def test_a_suite_with_an_older_version_than_the_installed_one_is_asked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt by itself looks for the newest version that it knows, and dpkg knows a newer one."""
+    archive, folder = tmp_path / "mirror", tmp_path / "downloads"
+    made = Path(deb(tmp_path, "small-uml", "linux.uml"))
+    pool = archive / "pool"
+    pool.mkdir(parents=True)
+    made = made.rename(pool / "small-uml.deb")
+    lists = archive / "dists/old/main/binary-amd64"
+    lists.mkdir(parents=True)
+    row = f"Filename: pool/{made.name}\nSize: {made.stat().st_size}\nSHA256: "
+    row += hashlib.sha256(made.read_bytes()).hexdigest()
+    head = "Package: small-uml\nVersion: 1:2-3\nArchitecture: all\n"
+    packages = f"{head}{row}\nDescription: x\n\n"
+    (lists / "Packages").write_text(packages)
+    digest = hashlib.sha256(packages.encode()).hexdigest()
+    (archive / "dists/old/Release").write_text(
+        "Suite: old\nCodename: old\nComponents: main\nArchitectures: amd64 all\n"
+        "Date: Thu, 01 Jan 2026 00:00:00 UTC\n"
+        f"SHA256:\n {digest} {len(packages)} main/binary-amd64/Packages\n"
+    )
+    status = f"{head}Status: install ok installed\nMaintainer: x <x@x>\nDescription: x\n"
+    (tmp_path / "status").write_text(status.replace("1:2-3", "1:9"))
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::State::status "{tmp_path}/status";\nAcquire::AllowInsecureRepositories "1";\n'
+        'APT::Get::AllowUnauthenticated "1";\nAPT::Architecture "amd64";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setattr(apt, "mirror", lambda: f"file://{archive}")
+    folder.mkdir()
+    found = apt.download("small-uml", "old", str(folder))
+    assert Path(found).name == "small-uml_1%3a2-3_all.deb"
 
 
 @pytest.mark.parametrize(

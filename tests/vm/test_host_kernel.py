@@ -22,6 +22,7 @@ from umlaan.run import begin
 begin()
 if is_lab_host(host):
     host_kernel.converge()
+    host_kernel.modules()
 host_kernel.verdict()
 """
 DATA = {

@@ -81,11 +81,13 @@ def check_suite(archive: str, suite: str) -> None:
 
 
 def options(folder: str) -> list[str]:
-    """apt options that keep lists and cache in a folder of our own."""
+    """apt options that keep lists and cache in a folder of our own, and ask nothing of dpkg."""
     return [
         "-q",
         *("-o", f"Dir::Etc::sourcelist={folder}/sources.list"),
         *("-o", "Dir::Etc::sourceparts=-"),
+        # Else a newer version that is installed here hides the suite's own.
+        *("-o", "Dir::State::status=/dev/null"),
         *("-o", f"Dir::State::Lists={folder}/lists"),
         *("-o", f"Dir::Cache={folder}/cache"),
         *("-o", "APT::Sandbox::User=root"),

@@ -1,9 +1,7 @@
 """A module outside the kernel's tree, built against a kernel that was built here.
 
-``module build-state WORD`` and ``module build FILE`` on the machine that builds; ``module state
-WORD`` and ``module place WORD`` on the lab host: vermagic checked, host-local tests run, then put
-in its places.
-Procedure: "Una vez realizadas las pruebas locales, el archivo dvk.ko debe quedar instalado".
+``module build-state WORD`` and ``module build FILE`` on the machine that builds; what the lab host
+does with it is in ``umlaan.agent.placed``.
 """
 
 from __future__ import annotations
@@ -11,38 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from umlaan.agent import boot, kernel_build, kernel_make, kernel_state, kmodules, trees
+from umlaan.agent import (
+    boot,
+    kernel_build,
+    kernel_make,
+    kernel_state,
+    kmodules,
+    loaded,
+    placed,
+    trees,
+)
 from umlaan.agent.chamber import OUT, BuildError, say
 from umlaan.agent.files import locked, read_json, write_json
-from umlaan.agent.hostkernel import put
 from umlaan.agent.index import hash_file
+from umlaan.agent.placed import check_vermagic, fill
 from umlaan.agent.spec import decode, load
 
 MODULE = "/usr/src/module"
-_VERMAGIC = re.compile(rb"\0vermagic=([^\0]*)\0")
-
-
-def vermagic(path: str) -> str:
-    """The kernel that a module says it is for. BuildError if the file says nothing."""
-    with open(path, "rb") as file:
-        match = _VERMAGIC.search(b"\0" + file.read())
-    if not match:
-        raise BuildError(f"{path}: no vermagic: not a kernel module")
-    return match[1].decode(errors="replace")
-
-
-def check_vermagic(path: str, release: str) -> str:
-    """The vermagic, if it is the release's. BuildError with both where it is not."""
-    found = vermagic(path)
-    if found.split(" ")[0] != release:
-        raise BuildError(f"{path}: built for {found.split(' ')[0]}, the kernel is {release}")
-    return found
 
 
 def build_state(spec: dict[str, Any]) -> dict[str, Any]:
@@ -127,95 +115,29 @@ def build(spec: dict[str, Any], jobs: int) -> None:
     os.rename(beside, spec["dir"])
 
 
-def fill(text: str, names: dict[str, str]) -> str:
-    """Put the values for {name} into a text; braces that name nothing known stay."""
-    for name, value in names.items():
-        text = text.replace("{" + name + "}", value)
-    return text
-
-
-def names_of(spec: dict[str, Any], release: str) -> dict[str, str]:
-    """What tests and places may name."""
-    return {
-        "ko": f"{spec['dir']}/{spec['file']}",
-        "file": spec["file"],
-        "release": release,
-        "dvs": spec["dvs"],
-        "state_dir": spec["state_dir"],
-    }
-
-
-def state(spec: dict[str, Any]) -> dict[str, Any]:
-    """The placed module on the lab host: its stamp, and what is not as it was placed."""
-    here = read_json(f"{spec['dir']}/stamp.json")
-    placed = read_json(f"{spec['dir']}.placed.json")
-    rows = []
-    if isinstance(placed, dict):
-        wanted = [fill(p, names_of(spec, placed["release"])) for p in spec["places"]]
-        for path in wanted:
-            if not os.path.exists(path):
-                rows.append(f"{path} is missing")
-            elif hash_file(path) != placed["sha256"]:
-                rows.append(f"{path} is another file")
-        if placed["tests"] != spec["tests"]:
-            rows.append("its tests changed")
-    return {
-        "stamp": placed,
-        "here": here["key"] if isinstance(here, dict) else None,
-        "problems": rows,
-        "running": boot.running(spec)["release"],
-    }
-
-
-def place(spec: dict[str, Any]) -> None:
-    """Check, test, put in its places. BuildError names the test that failed and quotes it."""
-    stamp = read_json(f"{spec['dir']}/stamp.json")
-    if not isinstance(stamp, dict):
-        raise BuildError(f"module {spec['name']}: nothing was built or brought here")
-    release, file = stamp["release"], f"{spec['dir']}/{spec['file']}"
-    check_vermagic(file, release)
-    names = names_of(spec, release)
-    for test in spec["tests"]:
-        command = fill(test, names)
-        print(f"+ {command}", flush=True)
-        done = subprocess.run(
-            ["sh", "-ec", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        text = done.stdout.decode(errors="replace").rstrip()
-        print(text, flush=True)
-        if done.returncode:
-            last = text.splitlines()[-1] if text else "it said nothing"
-            raise BuildError(
-                f"module {spec['name']}: test failed, not placed: {command}: exit code "
-                f"{done.returncode}: {last}"
-            )
-    for path in (fill(p, names) for p in spec["places"]):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        put(file, path)
-        say(f"{path} put")
-    if any(fill(p, names).startswith("/lib/modules/") for p in spec["places"]):
-        boot.run(["depmod", release])
-    kept = {k: stamp[k] for k in ("key", "release", "vermagic", "sha256")}
-    write_json(f"{spec['dir']}.placed.json", {**kept, "tests": spec["tests"]})
-
-
 def main(argv: list[str]) -> int:
     """The ``module`` verb."""
     verb, word = argv
-    if verb in ("state", "build-state"):
-        print(json.dumps((state if verb == "state" else build_state)(decode(word))))
+    asked: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "build-state": build_state,
+        "state": placed.state,
+        "left": placed.left,
+    }
+    if verb in asked:
+        print(json.dumps(asked[verb](decode(word))))
         return 0
     try:
         if verb == "build":
             spec = load(word)
             with locked(f"{spec['cache']}/lock/kernel", f"module {spec['name']}", wait=3600):
                 build(spec, len(os.sched_getaffinity(0)))
+        elif verb == "place":
+            placed.place(decode(word))
+        elif verb == "load":
+            spec = decode(word)
+            loaded.load(spec, placed.paths_of(spec, boot.running(spec)["release"])[0])
         else:
-            place(decode(word))
+            placed.away(decode(word))
     except (BuildError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1

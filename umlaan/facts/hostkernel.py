@@ -32,8 +32,16 @@ class HostModuleBuild(JsonFact):
 
 
 class HostModuleState(JsonFact):
-    """stamp, here, problems, running of one module on the lab host: umlaan/agent/module.py."""
+    """stamp, here, problems, load, running of a module on the lab host: umlaan/agent/placed.py."""
 
     def command(self, agent: str, word: str) -> str:
         """One verb of the agent; word is the encoded spec."""
         return f"{agent} module state {shlex.quote(word)}"
+
+
+class HostModulesLeft(JsonFact):
+    """Files that modules of the lab left outside its state folder: umlaan/agent/placed.py."""
+
+    def command(self, agent: str, word: str) -> str:
+        """One verb of the agent; word is the encoded spec."""
+        return f"{agent} module left {shlex.quote(word)}"

@@ -112,7 +112,6 @@ class Dvs(Model):
     programs: Programs = Programs()
     cluster: OneLine = "DVS"
     debug: int = Field(0, ge=0, le=0xFFFFFFFF)
-    local_tests: tuple[OneLine, ...] = Field((), description="host-local tests, run before dvk.ko")
 
     @field_validator("dest")
     @classmethod

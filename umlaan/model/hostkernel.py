@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
 
-from umlaan.model.base import AbsPath, EnvName, Model, NameStr, OneLine
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from umlaan.model.base import AbsPath, EnvName, Model, NameStr, OneLine, known_names
 
 
 class HostBoot(Model):
@@ -36,7 +38,8 @@ class HostModule(Model):
     """A module outside the tree, built against the host kernel; dvk.ko of the procedure is one.
 
     Names filled in: {kernel} the kernel's build folder, {dir} the module's; in tests and places
-    {ko} the built file, {release} the kernel's, {dvs} the ioctl copy of the DVS, {state_dir}.
+    {ko} the built file, {release} the kernel's, {dvs} the ioctl copy of the DVS, {state_dir}; in
+    parameters {debug} the DVS's debug level.
     """
 
     name: NameStr = Field(..., description="the module's file without .ko, _ written as -")
@@ -51,6 +54,30 @@ class HostModule(Model):
     places: tuple[OneLine, ...] = Field(
         ("/lib/modules/{release}/extra/{file}",), description="where the tested file is put"
     )
+    load: bool = Field(False, description="keep it loaded, after a boot by systemd as well")
+    parameters: dict[EnvName, OneLine] = Field(
+        default_factory=dict, description="what it is loaded with"
+    )
+    devices: dict[AbsPath, Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")]] = Field(
+        default_factory=dict, description='character devices, MAJOR:MINOR: {"/dev/dvk": "33:0"}'
+    )
+
+    @model_validator(mode="after")
+    def _loaded(self) -> HostModule:
+        if not self.load and (self.parameters or self.devices):
+            raise ValueError("parameters, devices: only with load")
+        if self.load and not self.places:
+            raise ValueError("load: needs a place; it is loaded from the first one")
+        return self
+
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+        for word in value.values():
+            if any(c.isspace() or c in "\"'\\#" for c in word):
+                raise ValueError(f"{word!r}: no blanks and quotes")
+        known_names(value, {"debug"})
+        return value
 
     @property
     def file(self) -> str:

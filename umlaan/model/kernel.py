@@ -92,7 +92,6 @@ class Kernel(Model):
     transports: tuple[Literal["tuntap", "vector"], ...] | None = Field(
         None, description="what a ready kernel has; a built one is asked through its configuration"
     )
-    install: bool = Field(False, description="host kernel: modules_install, install, grub")
 
     @property
     def id(self) -> str:

@@ -17,7 +17,7 @@ from pyinfra.context import host as context_host
 
 from umlaan.agent.spec import encode
 from umlaan.facts.base import agent
-from umlaan.facts.hostkernel import HostModuleBuild, HostModuleState
+from umlaan.facts.hostkernel import HostModuleBuild, HostModulesLeft, HostModuleState
 from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import builder as builders
@@ -28,6 +28,7 @@ from umlaan.operations.common import (
     carrier,
     executing,
     fail,
+    lab,
     lab_host,
     long_command,
     why,
@@ -49,18 +50,21 @@ def build_spec(module: HostModule, kernel: Kernel, which: Builder | None) -> dic
     if not source.startswith(("/", "kernel:")):
         source = str(Path.cwd() / source)
     built = kernel_plan.spec(kernel, merged.options, top, cache, base, merged.ranges)
-    return {**plan.spec(module, source, where, cache, built), "dir": f"{top}/modules/{module.name}"}
+    dvs = lab().settings(carrier().name).dvs
+    made = plan.spec(module, source, where, cache, built, dvs.debug if dvs else 0)
+    return {**made, "dir": f"{top}/modules/{module.name}"}
 
 
 @operation()
 def built(module: HostModule, kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
-    """The module of this source and kernel, tested on the running host kernel, in its places.
+    """The module of this source and kernel, tested on the running host kernel, placed and loaded.
 
-    + module: source, make's words, tests and places
+    + module: source, make's words, tests, places, and how it is loaded
     + kernel: the host kernel, built already
 
-    Where another kernel runs than the one it is for, it is built but its tests wait, and that is
-    said. Fails where make, the vermagic or a test fails: then it is not placed.
+    Where another kernel runs than the one it is for, it is built but its tests and its loading
+    wait, and that is said. Fails where make, the vermagic or a test fails: then it is not placed;
+    and where another one is loaded that something uses.
     """
     which = builders.builder()
     try:
@@ -112,17 +116,41 @@ def _placed(
     state = agent_fact(HostModuleState, word)
     key = None if building and not executing() else found["key"]
     rows = plan.place_reasons(module.name, key, state) if state else []
-    if not rows:
-        return
     release = found["inputs"].get("release", "the one to be built")
-    if which and (building or state["here"] != key):
+    here_runs = state is not None and state["running"] == release
+    if rows and which and (building or state["here"] != key):
         why(f"module {module.name}: bring from builder {which.name}")
         yield builders.Bring(which, f"module {module.name}", spec["dir"], here["dir"])
-    if module.tests and state["running"] != release:
-        text = f"running {state['running']}, wanted {release}: its tests wait for a reboot"
+    tests_wait = bool(rows and module.tests)
+    if state and not here_runs and (tests_wait or module.load):
+        what = "its tests wait for a reboot" if tests_wait else "it is loaded after a reboot"
+        text = f"running {state['running']}, wanted {release}: {what}"
         logger.warning(f"{context_host.print_prefix}module {module.name}: {text}")
+        if tests_wait:
+            return
+    if rows:
+        for row in rows:
+            why(row)
+        step = f"Module {module.name}: tests and places"
+        log = f"module-{module.name}.log"
+        yield long_command(step, f"{agent(carrier())} module place {word}", log)
+        # What is loaded is compared with what was placed just now.
+        state = agent_fact(HostModuleState, word) if executing() else state
+    if here_runs and state and state["load"]:
+        for row in plan.load_reasons(module.name, state):
+            why(row)
+        yield agent_command("module", "load", word, live=True)
+
+
+@operation()
+def removed() -> Generator[PyinfraCommand, None, None]:
+    """What modules of this lab left outside its state folder, away; what stood there comes back.
+
+    A file that is no longer what was placed stays, and that is said.
+    """
+    word = encode(plan.leaving(lab_host()))
+    found = agent_fact(HostModulesLeft, word)
+    if not found:
         return
-    for row in rows:
-        why(row)
-    step = f"Module {module.name}: tests and places"
-    yield long_command(step, f"{agent(carrier())} module place {word}", f"module-{module.name}.log")
+    why(f"host modules: remove {', '.join(found)}")
+    yield agent_command("module", "away", word, live=True)

@@ -9,7 +9,7 @@ from umlaan.model.hostkernel import HostModule
 
 
 def spec(
-    module: HostModule, source: str, where: LabHost, cache: str, kernel: dict[str, Any]
+    module: HostModule, source: str, where: LabHost, cache: str, kernel: dict[str, Any], debug: int
 ) -> dict[str, Any]:
     """The agent's description of one module. kernel: the kernel's own spec where it is built."""
     return {
@@ -20,6 +20,10 @@ def spec(
         "variables": dict(module.variables),
         "tests": list(module.tests),
         "places": list(module.places),
+        "load": module.load,
+        "parameters": {k: v.format(debug=debug) for k, v in module.parameters.items()},
+        "devices": dict(module.devices),
+        "lab": where.lab,
         "state_dir": where.state_dir,
         "dvs": f"{where.state_dir}/dvs/ioctl",
         "cache": cache,
@@ -56,3 +60,13 @@ def place_reasons(name: str, key: str | None, found: dict[str, Any]) -> list[str
     if stamp is None or stamp["key"] != key or key is None:
         return [f"module {name}: test and place it, {'a new one' if stamp else 'none there yet'}"]
     return [f"module {name}: place it again, {row}" for row in found["problems"]]
+
+
+def load_reasons(name: str, found: dict[str, Any]) -> list[str]:
+    """Why the placed module is to be loaded, or to be loaded otherwise; empty where it is."""
+    return [f"module {name}: {row}" for row in found["load"]]
+
+
+def leaving(where: LabHost) -> dict[str, Any]:
+    """The agent's description of what a destroyed lab leaves of modules."""
+    return {"state_dir": where.state_dir, "lab": where.lab}

@@ -29,7 +29,6 @@ host_kernel = {
     "base": "/usr/src/dvs/kernel/UMLaaN/UMLaaN-host.config",
     "options": {},
     "modules": True,
-    "install": True,
 }
 host_boot = {
     # The page names the host's card eth0; dc_init's memory limit wants cgroup v1.
@@ -41,20 +40,24 @@ host_modules = [
         "source": "kernel:ipc/dvk-mod",
         "variables": {"KERNELDIR": "{kernel}", "ARCH": "i386"},
         "places": ["/lib/modules/{release}/extra/{file}", "{dvs}/dvk-mod/{file}"],
+        # mknod /dev/dvk c 33 0; insmod dvk.ko …
+        "load": True,
+        "parameters": {
+            "dvk_major": "33",
+            "dvk_minor": "0",
+            "dvk_nr_devs": "1",
+            "dbglvl": "{debug}",
+        },
+        "devices": {"/dev/dvk": "33:0"},
     }
 ]
 
-_LOADED = (
-    "{{ test -e /dev/dvk || mknod /dev/dvk c 33 0; }} && {{ test -d /sys/module/dvk || "
-    "insmod ../dvk-mod/dvk.ko dvk_major=33 dvk_minor=0 dvk_nr_devs=1 dbglvl={debug}; }}"
-)
 dvs = {
     **_same["dvs"],
     "programs": {
         **_same["dvs"]["programs"],
         # As the page has it: this machine has more than one CPU, where chrt helps nothing.
         "proxy": "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}",
-        "init": _LOADED + " && ./test_dvs_init -n {node} -D {debug} -C {cluster}",
     },
 }
 

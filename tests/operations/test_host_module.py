@@ -1,0 +1,98 @@
+"""operations.module: built, placed, loaded, taken away; nothing where all stands."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pyinfra.api.state import StateStage
+
+from tests.operations.support import commands_of
+from umlaan.model.hostkernel import HostModule
+from umlaan.model.kernel import Kernel
+from umlaan.operations import module
+
+KERNEL = Kernel(arch="x86_64", fragments=())
+OLD, NEW = "6.1.0-56-amd64", "6.1.192-umlaan-0123abcd"
+LOADED = HostModule(name="dvk", source="kernel:ipc/dvk-mod", load=True, tests=("modinfo {ko}",))
+PLACE = "umlaan-agent module place "
+
+
+def answers(**changes: Any) -> dict[Any, Any]:
+    """A machine on which the module of this content is built, placed and loaded."""
+    stamp = {"key": "k", "release": NEW, "inputs": {"release": NEW}}
+    build = {"inputs": {"release": NEW}, "key": "k", "previous": stamp, "cached": True}
+    there = {"stamp": stamp, "here": "k", "problems": [], "load": [], "running": NEW}
+    return {
+        "module build-state": json.dumps({**build, "problem": None}),
+        "module state": json.dumps({**there, **changes}),
+    }
+
+
+def built(wanted: HostModule = LOADED, **changes: Any) -> tuple[list[str], list[str]]:
+    reasons: list[tuple[str, str]] = []
+    found = commands_of(module.built, wanted, KERNEL, responses=answers(**changes), reasons=reasons)
+    return found, [text for _, text in reasons]
+
+
+def test_nothing_where_it_stands() -> None:
+    assert built() == ([], [])
+
+
+def test_a_damaged_place_is_placed_again() -> None:
+    commands, reasons = built(problems=["/x/dvk.ko is missing"])
+    assert len(commands) == 1 and PLACE in commands[0]
+    assert reasons == ["module dvk: place it again, /x/dvk.ko is missing"]
+
+
+def test_one_loaded_otherwise_is_loaded_anew() -> None:
+    commands, reasons = built(load=["load it again, dbglvl 0 → 1"])
+    assert len(commands) == 1 and commands[0].startswith("umlaan-agent module load ")
+    assert reasons == ["module dvk: load it again, dbglvl 0 → 1"]
+
+
+def test_a_first_one_is_placed_and_then_loaded() -> None:
+    # What is loaded is asked once more after placing.
+    commands, reasons = built(stamp=None, load=["load it, it is not loaded"])
+    assert [PLACE in commands[0], "module load" in commands[1]] == [True, True]
+    assert reasons == [
+        "module dvk: test and place it, none there yet",
+        "module dvk: load it, it is not loaded",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [(("true",), "its tests wait for a reboot"), ((), "it is loaded after a reboot")],
+)
+def test_while_another_kernel_runs_tests_and_loading_wait(
+    tests: tuple[str, ...], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = LOADED.model_copy(update={"tests": tests})
+    commands, _ = built(wanted, stamp=None, running=OLD)
+    assert f"module dvk: running {OLD}, wanted {NEW}: {said}" in caplog.text
+    assert [PLACE in text for text in commands] == ([] if tests else [True])
+
+
+def test_a_plan_says_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    reasons: list[tuple[str, str]] = []
+    said = answers(load=["load it, it is not loaded"])
+    found = commands_of(
+        module.built, LOADED, KERNEL, responses=said, reasons=reasons, stage=StateStage.Prepare
+    )
+    assert len(found) == 1 and reasons[0][1] == "module dvk: load it, it is not loaded"
+
+
+def removed(*left: str) -> tuple[list[str], list[str]]:
+    reasons: list[tuple[str, str]] = []
+    answer = {"module left": json.dumps(left)}
+    found = commands_of(module.removed, responses=answer, reasons=reasons)
+    return found, [text for _, text in reasons]
+
+
+def test_destroy_takes_what_modules_left_and_nothing_the_second_time() -> None:
+    commands, reasons = removed("/lib/modules/x/extra/dvk.ko")
+    assert len(commands) == 1 and commands[0].startswith("umlaan-agent module away ")
+    assert reasons == ["host modules: remove /lib/modules/x/extra/dvk.ko"]
+    assert removed() == ([], [])

@@ -1,0 +1,157 @@
+"""A module of the lab host's kernel as it is loaded: its content, parameters and devices.
+
+Procedure, "ARRANCAR DVS EN HOST": tests.sh begins with "mknod /dev/dvk" and "insmod dvk.ko". After
+a boot systemd loads it by the files that are written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Any
+
+from umlaan.agent import boot
+from umlaan.agent.chamber import BuildError, say
+from umlaan.agent.files import write_atomic
+
+_YES, _NO = {"y", "Y", "1"}, {"n", "N", "0"}
+MARK = "# Written by umlaan for lab {lab}."
+
+
+def _sys(spec: dict[str, Any]) -> str:
+    return boot.at(spec, f"/sys/module/{_name(spec)}")
+
+
+def _name(spec: dict[str, Any]) -> str:
+    return str(spec["name"]).replace("-", "_")
+
+
+def parameters(spec: dict[str, Any]) -> list[str]:
+    """NAME=VALUE of each, as insmod and modprobe take them."""
+    return [f"{key}={value}" for key, value in sorted(spec["parameters"].items())]
+
+
+def files(spec: dict[str, Any]) -> dict[str, str]:
+    """What has the module loaded at each boot, where its release runs."""
+    mark, name = MARK.format(lab=spec["lab"]), _name(spec)
+    stem = f"umlaan-{spec['lab']}-{spec['name']}.conf"
+    words = " ".join(parameters(spec))
+    found = {f"/etc/modules-load.d/{stem}": f"{mark}\n{name}\n"}
+    if words:
+        found[f"/etc/modprobe.d/{stem}"] = f"{mark}\noptions {name} {words}\n"
+    rows = [f"c {path} 0600 root root - {number}\n" for path, number in spec["devices"].items()]
+    if rows:
+        found[f"/etc/tmpfiles.d/{stem}"] = f"{mark}\n{''.join(rows)}"
+    return {boot.at(spec, path): text for path, text in found.items()}
+
+
+def files_of(spec: dict[str, Any]) -> list[str]:
+    """Those of this lab that stand on the machine."""
+    mark, found = MARK.format(lab=spec["lab"]), []
+    for folder in ("modules-load.d", "modprobe.d", "tmpfiles.d"):
+        path = boot.at(spec, f"/etc/{folder}")
+        with contextlib.suppress(FileNotFoundError):
+            names = [n for n in sorted(os.listdir(path)) if n.startswith(f"umlaan-{spec['lab']}-")]
+            found += [f"{path}/{name}" for name in names]
+    return [path for path in found if boot.read(path).startswith(f"{mark}\n")]
+
+
+def same(wanted: str, found: str) -> bool:
+    """Whether a parameter's value is the wanted one, as the kernel writes numbers and yes or no."""
+    if wanted == found or (wanted in _YES and found in _YES) or (wanted in _NO and found in _NO):
+        return True
+    with contextlib.suppress(ValueError):
+        return int(wanted, 0) == int(found, 0)
+    return False
+
+
+def content_differs(spec: dict[str, Any], file: str) -> bool:
+    """Whether the loaded module is another than the file's; False where the kernel says nothing."""
+    with open(file, "rb") as opened:
+        data = opened.read()
+    with contextlib.suppress(OSError), open(f"{_sys(spec)}/notes/.note.gnu.build-id", "rb") as note:
+        return note.read() not in data
+    version = boot.read(f"{_sys(spec)}/srcversion").strip()
+    return bool(version) and f"srcversion={version}".encode() not in data
+
+
+def differences(spec: dict[str, Any], file: str) -> list[str]:
+    """How the loaded module differs from what is wanted; empty where it does not."""
+    rows = ["the loaded one is another build"] if content_differs(spec, file) else []
+    for key, wanted in spec["parameters"].items():
+        path = f"{_sys(spec)}/parameters/{key}"
+        # A parameter may be hidden from /sys: then nobody can tell.
+        if os.path.exists(path) and not same(wanted, found := boot.read(path).strip()):
+            rows.append(f"{key} {found} → {wanted}")
+    return rows
+
+
+def problems(spec: dict[str, Any], file: str) -> list[str]:
+    """What is to be done so that the module is loaded as wanted, now and after a boot."""
+    if not os.path.isdir(_sys(spec)):
+        rows = ["load it, it is not loaded"]
+    else:
+        rows = [f"load it again, {text}" for text in differences(spec, file)]
+    for path, number in spec["devices"].items():
+        if device(boot.at(spec, path)) != number:
+            rows.append(f"make {path}, character device {number}")
+    for path, text in files(spec).items():
+        if (there := boot.read(path)) != text:
+            rows.append(f"{path} {'differs' if there else 'is missing'}")
+    gone = [path for path in _own_files(spec) if path not in files(spec)]
+    return rows + [f"{path} is no longer wanted" for path in gone]
+
+
+def _own_files(spec: dict[str, Any]) -> list[str]:
+    stem = f"/umlaan-{spec['lab']}-{spec['name']}.conf"
+    return [path for path in files_of(spec) if path.endswith(stem)]
+
+
+def device(path: str) -> str | None:
+    """MAJOR:MINOR of a character device; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        if stat.S_ISCHR(found.st_mode):
+            return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    return None
+
+
+def unload(spec: dict[str, Any], reason: str) -> None:
+    """Unload it if it is loaded. BuildError where something uses it."""
+    if not os.path.isdir(_sys(spec)):
+        return
+    users = boot.read(f"{_sys(spec)}/refcnt").strip()
+    if users not in ("", "0"):
+        why = f" ({reason})" if reason else ""
+        raise BuildError(
+            f"module {spec['name']}{why}: it is loaded and in use by {users}; end what uses it "
+            "(a DVS that is initialised counts as one) or reboot, then run again"
+        )
+    boot.run(["rmmod", _name(spec)])
+
+
+def load(spec: dict[str, Any], file: str) -> None:
+    """Load it with its parameters, make its devices, write what does so at each boot."""
+    if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
+        unload(spec, "; ".join(rows))
+    if not os.path.isdir(_sys(spec)):
+        # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
+        by = ["modprobe", _name(spec)] if "/lib/modules/" in file else ["insmod", file]
+        boot.run([*by, *parameters(spec)])
+        if rows := differences(spec, file):
+            raise BuildError(f"module {spec['name']}: loaded, but {'; '.join(rows)}")
+    for path, number in spec["devices"].items():
+        target = boot.at(spec, path)
+        if device(target) == number:
+            continue
+        if os.path.lexists(target):
+            raise BuildError(f"{target} is there and is not character device {number}")
+        boot.run(["mknod", "-m", "600", target, "c", *number.split(":")])
+    for path, text in files(spec).items():
+        if boot.read(path) != text:
+            write_atomic(path, text.encode(), 0o644)
+    for path in _own_files(spec):
+        if path not in files(spec):
+            os.unlink(path)
+    say(f"module {spec['name']} is loaded")

@@ -1,0 +1,227 @@
+"""A built module on the lab host: ``module state|place|load WORD``; ``module left|away WORD``.
+
+Its vermagic is checked and its host-local tests run before it is put in its places. What stood
+there is kept, and comes back when the lab is destroyed.
+Procedure: "Una vez realizadas las pruebas locales, el archivo dvk.ko debe quedar instalado".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import shutil
+import subprocess
+from typing import Any
+
+from umlaan.agent import boot, loaded
+from umlaan.agent.chamber import BuildError, say
+from umlaan.agent.files import read_json, write_json
+from umlaan.agent.hostkernel import put
+from umlaan.agent.index import hash_file
+
+_VERMAGIC = re.compile(rb"\0vermagic=([^\0]*)\0")
+
+
+def vermagic(path: str) -> str:
+    """The kernel that a module says it is for. BuildError if the file says nothing."""
+    with open(path, "rb") as file:
+        match = _VERMAGIC.search(b"\0" + file.read())
+    if not match:
+        raise BuildError(f"{path}: no vermagic: not a kernel module")
+    return match[1].decode(errors="replace")
+
+
+def check_vermagic(path: str, release: str) -> str:
+    """The vermagic, if it is the release's. BuildError with both where it is not."""
+    found = vermagic(path)
+    if found.split(" ")[0] != release:
+        raise BuildError(f"{path}: built for {found.split(' ')[0]}, the kernel is {release}")
+    return found
+
+
+def fill(text: str, names: dict[str, str]) -> str:
+    """Put the values for {name} into a text; braces that name nothing known stay."""
+    for name, value in names.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
+def names_of(spec: dict[str, Any], release: str) -> dict[str, str]:
+    """What tests and places may name."""
+    return {
+        "ko": f"{spec['dir']}/{spec['file']}",
+        "file": spec["file"],
+        "release": release,
+        "dvs": spec["dvs"],
+        "state_dir": spec["state_dir"],
+    }
+
+
+def paths_of(spec: dict[str, Any], release: str) -> list[str]:
+    """The module's places on this machine."""
+    names = names_of(spec, release)
+    filled = [(place, fill(place, names)) for place in spec["places"]]
+    return [boot.at(spec, path) if place.startswith("/") else path for place, path in filled]
+
+
+def state(spec: dict[str, Any]) -> dict[str, Any]:
+    """The placed module: its stamp, what is not as it was placed, and how it is loaded."""
+    here = read_json(f"{spec['dir']}/stamp.json")
+    placed = read_json(f"{spec['dir']}.placed.json")
+    now = boot.running(spec)["release"]
+    rows, load = [], []
+    if isinstance(placed, dict):
+        wanted = paths_of(spec, placed["release"])
+        for path in wanted:
+            if not os.path.exists(path):
+                rows.append(f"{path} is missing")
+            elif hash_file(path) != placed["sha256"]:
+                rows.append(f"{path} is another file")
+        gone = [row["path"] for row in placed.get("paths", []) if row["path"] not in wanted]
+        rows += [f"{path} is no longer one of its places" for path in gone]
+        if placed["tests"] != spec["tests"]:
+            rows.append("its tests changed")
+        if spec["load"] and placed["release"] == now and not rows:
+            load = loaded.problems(spec, wanted[0])
+    return {
+        "stamp": placed,
+        "here": here["key"] if isinstance(here, dict) else None,
+        "problems": rows,
+        "load": load,
+        "running": now,
+    }
+
+
+def place(spec: dict[str, Any]) -> None:
+    """Check, test, put in its places. BuildError names the test that failed and quotes it."""
+    stamp = read_json(f"{spec['dir']}/stamp.json")
+    if not isinstance(stamp, dict):
+        raise BuildError(f"module {spec['name']}: nothing was built or brought here")
+    release, file = stamp["release"], f"{spec['dir']}/{spec['file']}"
+    check_vermagic(file, release)
+    if spec["load"] and boot.running(spec)["release"] == release:
+        # A test loads the new one; and one that is to stay loaded is then the new one, too.
+        loaded.unload(spec, f"{spec['file']} is to be replaced")
+    test(spec, names_of(spec, release))
+    path = f"{spec['dir']}.placed.json"
+    before = read_json(path)
+    rows = before.get("paths", []) if isinstance(before, dict) else []
+    wanted = paths_of(spec, release)
+    stay = [row for row in rows if row["path"] in wanted]
+    for row in rows:
+        if row["path"] not in wanted:
+            take_away(row)
+    kept = {k: stamp[k] for k in ("key", "release", "vermagic", "sha256")}
+    kept |= {"tests": spec["tests"], "load": spec["load"]}
+    for target in wanted:
+        row = next((r for r in stay if r["path"] == target), None) or _first(spec, target)
+        stay = [*(r for r in stay if r["path"] != target), row]
+        row["sha256"] = stamp["sha256"]
+        # Before the file is there: what a killed run placed is known as umlaan's.
+        write_json(path, {**kept, "sha256": "", "paths": stay})
+        put(file, target)
+        say(f"{target} put")
+    if any("/lib/modules/" in target for target in wanted):
+        depmod(spec, release)
+    write_json(path, {**kept, "paths": stay})
+
+
+def test(spec: dict[str, Any], names: dict[str, str]) -> None:
+    """The host-local tests, in order. BuildError names the one that failed and quotes it."""
+    for one in spec["tests"]:
+        command = fill(one, names)
+        print(f"+ {command}", flush=True)
+        done = subprocess.run(
+            ["sh", "-ec", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        text = done.stdout.decode(errors="replace").rstrip()
+        print(text, flush=True)
+        if done.returncode:
+            last = text.splitlines()[-1] if text else "it said nothing"
+            raise BuildError(
+                f"module {spec['name']}: test failed, not placed: {command}: exit code "
+                f"{done.returncode}: {last}"
+            )
+
+
+def _first(spec: dict[str, Any], target: str) -> dict[str, Any]:
+    """Make a place ready: the folders made for it, and a copy of what stood there."""
+    folder, made = os.path.dirname(target), []
+    while not os.path.isdir(folder):
+        made.append(folder)
+        folder = os.path.dirname(folder)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    row: dict[str, Any] = {"path": target, "made": made, "kept": None}
+    ours = read_json(f"{spec['dir']}.placed.json")
+    same = isinstance(ours, dict) and os.path.exists(target) and hash_file(target) == ours["sha256"]
+    if os.path.isfile(target) and not same:
+        row["kept"] = f"{spec['dir']}.before/{len(target)}-{hash_file(target)[:16]}"
+        os.makedirs(os.path.dirname(row["kept"]), exist_ok=True)
+        shutil.copy2(target, row["kept"])
+        say(f"{target} stood there already: a copy is kept, destroy puts it back")
+    return row
+
+
+def take_away(row: dict[str, Any]) -> str | None:
+    """Remove what was placed, put back what stood there; in words why it was left alone."""
+    path = row["path"]
+    if os.path.isfile(path):
+        if hash_file(path) != row["sha256"]:
+            return f"{path} stays: it is no longer the file that was placed"
+        if row["kept"] and os.path.exists(row["kept"]):
+            put(row["kept"], path)
+            say(f"{path} is again what stood there before")
+        else:
+            os.unlink(path)
+            say(f"{path} removed")
+    for folder in row["made"]:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    return None
+
+
+def depmod(spec: dict[str, Any], release: str) -> None:
+    """The index of a release's modules made anew, where the release is still there."""
+    if os.path.isdir(boot.at(spec, f"/lib/modules/{release}")):
+        root = spec.get("root")
+        boot.run(["depmod", *(["-b", root] if root else []), release])
+
+
+def records(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{module's folder: its record} of every module that this lab placed."""
+    paths = glob.glob(f"{glob.escape(spec['state_dir'])}/modules/*.placed.json")
+    found = {path.removesuffix(".placed.json"): read_json(path) for path in sorted(paths)}
+    return {path: row for path, row in found.items() if isinstance(row, dict)}
+
+
+def left(spec: dict[str, Any]) -> list[str]:
+    """What of the lab's modules stands outside its state folder."""
+    inside = f"{spec['state_dir']}/"
+    rows = [row for one in records(spec).values() for row in one.get("paths", [])]
+    found = [r["path"] for r in rows if not r["path"].startswith(inside)]
+    return [*(p for p in found if os.path.exists(p)), *loaded.files_of(spec)]
+
+
+def away(spec: dict[str, Any]) -> None:
+    """Take every placed module away; what somebody changed since stays, and that is said."""
+    for folder, record in records(spec).items():
+        if record.get("load"):
+            try:
+                loaded.unload({**spec, "name": os.path.basename(folder)}, "")
+            except BuildError as fault:
+                say(f"{fault}. It stays loaded until the next boot")
+        rows = record.get("paths", [])
+        for text in filter(None, map(take_away, rows)):
+            say(text)
+        if any("/lib/modules/" in row["path"] for row in rows):
+            depmod(spec, record["release"])
+        os.unlink(f"{folder}.placed.json")
+        shutil.rmtree(f"{folder}.before", ignore_errors=True)
+    for path in loaded.files_of(spec):
+        os.unlink(path)
