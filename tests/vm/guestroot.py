@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.vm.image import CACHE, SUITE
+from tests.vm.image import CACHE, bootstrap
 
 MIB = 1024
 LABEL = "mine"
@@ -53,22 +53,18 @@ iface lo inet loopback
 """
 
 
-def root() -> Path:
+def root(arch: str = "amd64") -> Path:
     """The image, from the cache or made now (a minute)."""
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    path = CACHE / f"guest-{digest}.ext4"
+    path = CACHE / f"guest-{arch}-{digest}.ext4"
     if path.exists():
         return path
-    for old in CACHE.glob("guest-*"):
+    for old in CACHE.glob(f"guest-{arch}-*"):
         old.unlink()
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="tree-") as folder:
         os.chmod(folder, 0o755)
         tree = Path(folder)
-        words = ["nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase"]
-        words += ["--skip=output/dev", f"--include={','.join(PACKAGES)}"]
-        for name in ("doc", "man", "locale", "info"):
-            words.append(f"--dpkgopt=path-exclude=/usr/share/{name}/*")
-        subprocess.run([*words, SUITE, folder], check=True, stdin=subprocess.DEVNULL)
+        bootstrap(tree, arch, PACKAGES)
         for name, text, mode in (
             ("etc/hostname", "mine\n", 0o644),
             ("etc/hosts", "127.0.0.1 localhost\n", 0o644),

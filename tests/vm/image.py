@@ -11,8 +11,11 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+
+from umlaan.agent import apt
 
 CACHE = Path.home() / ".cache" / "umlaan" / "vm"
 SECTOR = 512
@@ -20,9 +23,10 @@ FIRST = 2048  # the partition's first sector; grub's core image lies before it
 DISK_MIB = 5120
 ROOT_UUID = "6f1d5c2e-0a4b-4c7e-9d53-0d1a6e5b7c01"
 SUITE = "bookworm"
-KERNEL = "linux-image-cloud-amd64"
+# Debian's kernel for a machine, the smallest of its architecture.
+KERNELS = {"amd64": "linux-image-cloud-amd64", "i386": "linux-image-686-pae"}
 PACKAGES = (
-    *(KERNEL, "systemd-sysv", "udev", "dbus", "openssh-server", "openssh-client", "python3"),
+    *("systemd-sysv", "udev", "dbus", "openssh-server", "openssh-client", "python3"),
     *("iproute2", "iputils-ping", "kmod", "initramfs-tools", "lz4", "grub-pc", "e2fsprogs"),
     *("util-linux", "procps", "libpam-systemd"),
 )
@@ -83,19 +87,20 @@ def ssh_key() -> Path:
     return path
 
 
-def image() -> Path:
+def image(arch: str = "amd64") -> Path:
     """The raw disk, from the cache or made now (two minutes)."""
     public = ssh_key().with_suffix(".pub").read_text()
-    path = CACHE / f"node0-{key()}-{hashlib.sha256(public.encode()).hexdigest()[:8]}.raw"
+    known = hashlib.sha256(public.encode()).hexdigest()[:8]
+    path = CACHE / f"node0-{arch}-{key()}-{known}.raw"
     if path.exists():
         return path
-    for old in CACHE.glob("node0-*.raw*"):
+    for old in CACHE.glob(f"node0-{arch}-*.raw*"):
         old.unlink()
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="tree-") as folder:
         # The root of the tree becomes the root of the machine: its mode is seen there.
         os.chmod(folder, 0o755)
         tree = Path(folder)
-        _bootstrap(tree)
+        bootstrap(tree, arch, (KERNELS[arch], *PACKAGES))
         _configure(tree, public)
         beside = path.with_suffix(".raw.new")
         _disk(tree, beside)
@@ -103,13 +108,17 @@ def image() -> Path:
     return path
 
 
-def _bootstrap(tree: Path) -> None:
+def bootstrap(tree: Path, arch: str, packages: tuple[str, ...]) -> None:
+    """A Debian without documentation in an empty folder."""
     words = ["nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase"]
-    words += ["--skip=output/dev", f"--include={','.join(PACKAGES)}"]
-    # /usr is read from disk once a boot; documentation only makes the image larger.
+    # The kernel under us runs i386 as well; mmdebstrap would ask another tool whether it does.
+    words += [f"--architectures={arch}", "--skip=check/qemu,output/dev"]
+    words.append(f"--include={','.join(packages)}")
     for name in ("doc", "man", "locale", "info"):
         words.append(f"--dpkgopt=path-exclude=/usr/share/{name}/*")
-    subprocess.run([*words, SUITE, str(tree)], check=True, stdin=subprocess.DEVNULL)
+    # A machine's other sources need not carry the architecture.
+    words += [SUITE, str(tree), f"deb {apt.mirror()} {SUITE} main"]
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
 
 
 def _configure(tree: Path, public: str) -> None:
@@ -193,4 +202,4 @@ def make_ext4(disk: Path, start: int, sectors: int, tree: Path, uuid: str) -> No
 
 if __name__ == "__main__":
     CACHE.mkdir(parents=True, exist_ok=True)
-    print(image())
+    print(image(*sys.argv[1:]))

@@ -56,6 +56,7 @@ class Machine:
     """One machine with its disks and its serial log in a folder of its own."""
 
     folder: Path
+    arch: str = "amd64"
     memory_mib: int = 1800
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -71,10 +72,10 @@ class Machine:
     def create(self) -> None:
         """Fresh disks: the system's is laid over the cached image, sdb6 holds a guest's root."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        base = image.image()
+        base = image.image(self.arch)
         words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base)]
         subprocess.run([*words, str(self.folder / "sda.qcow2")], check=True)
-        data_disk(self.folder / "sdb.raw", guestroot.root())
+        data_disk(self.folder / "sdb.raw", guestroot.root(self.arch))
 
     def command(self) -> list[str]:
         disks = (("sda", "sda.qcow2", "qcow2"), ("sdb", "sdb.raw", "raw"))
