@@ -293,6 +293,17 @@ def test_where_a_peer_left_a_proxy_that_cannot_be_ended_goes_with_its_node() -> 
     assert order_of(commands[-1], "up")["gone"] == []
 
 
+def test_a_dc_that_was_made_otherwise_is_made_again() -> None:
+    made = SIDES[0]["dcs"][0]["made"]
+    same = {"0": {"pid": 10, "fault": None, "made": made}}
+    assert up(0, view(0, "own", dcs=same)) == ([], [])
+    # One of an older umlaan's: nobody knows how.
+    assert up(0, view(0, "own", dcs={"0": {**same["0"], "made": None}})) == ([], [])
+    commands, reasons = up(0, view(0, "own", dcs={"0": {**same["0"], "made": "./dc_init old"}}))
+    assert reasons == [f"node0: make DC0 again, it was by: ./dc_init old; wanted: {made}"]
+    assert order_of(commands[0], "up")["reinit"] is True
+
+
 def test_a_dvs_that_was_initialised_with_other_flags_is_initialised_again() -> None:
     init = SIDES[1]["init"]
     assert up(1, view(1, "runit", init=init)) == ([], [])

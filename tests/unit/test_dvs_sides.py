@@ -123,9 +123,39 @@ def test_a_question_for_32_nodes_fits_one_argument() -> None:
         ("proxy", "./p {", "a brace of the command itself is doubled"),
         ("environment", {"X": "{size}"}, "unknown {size}"),
         ("proxy_restart", "machine", "'proxy' or 'node'"),
+        ("init", "./test_dvs_init {config}", "unknown {config}"),
+        ("dc_config", {"memory": 512}, "dc does not take it; for example ./dc_init {config}"),
+        ("dc_config", {"Memory": 512}, "should match pattern"),
     ],
 )
 def test_bad_programs_name_what_is_wrong(key: str, value: object, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Programs.model_validate({key: value})
     assert message in str(caught.value)
+
+
+def test_a_dc_is_made_from_a_configuration_file_of_its_own() -> None:
+    programs = {
+        **SAMPLE["programs"],
+        "dc": "cd ../dvs-apps/dc_init && ./dc_init {config}",
+        "dc_config": {"nr_procs": 256, "tracker": "YES", "mount": "/srv/DC 0", "warn2proc": -2},
+        "guest_dc": "./test_dc_init -d {dcid}",
+    }
+    sides = dvssides.sides(lab(1, dvs={**SAMPLE, "programs": programs}))
+    folder = sides[0]["folder"]
+    assert sides[0]["files"][f"{folder}/dc0.cfg"] == (
+        "# Written by umlaan.\ndc DC0 {\n    dcid 0;\n    nr_procs 256;\n    tracker YES;\n"
+        '    mount "/srv/DC 0";\n    warn2proc -2;\n};\n'
+    )
+    assert f"cd ../dvs-apps/dc_init && ./dc_init {folder}/dc0.cfg" in sides[0]["dcs"][0]["command"]
+    # In a guest it is made otherwise, without an init that anything would enter.
+    assert not any(path.endswith(".cfg") for path in sides[1]["files"])
+    assert "./test_dc_init -d 0" in sides[1]["dcs"][0]["command"]
+    assert (sides[0]["dcs"][0]["file"], sides[1]["dcs"][0]["file"]) == (
+        f"{sides[0]['run']}/DC0.sh",
+        None,
+    )
+    more = {**programs, "dc_config": {"memory": 512}}
+    other = dvssides.sides(lab(1, dvs={**SAMPLE, "programs": more}))
+    assert other[0]["dcs"][0]["made"] != sides[0]["dcs"][0]["made"]
+    assert other[1]["dcs"][0]["made"] == sides[1]["dcs"][0]["made"]

@@ -77,3 +77,17 @@ def test_a_table_that_stays_empty_is_told_as_it_is(monkeypatch: pytest.MonkeyPat
         dvslook, "run_there", lambda *_: (0, "==> info <==\n==> @pids <==\n==> @services <==\n", "")
     )
     assert dvslook.look(SIDE)["files"]["info"].strip() == ""
+
+
+def test_how_a_dc_was_made_is_read_beside_its_init(tmp_path: Path) -> None:
+    (tmp_path / "DC0").mkdir()
+    (tmp_path / "DC0/info").write_text("dcid=0\n")
+    (tmp_path / "dvs-dc0").write_text("cd x && ./dc_init a.cfg # of 12\n")
+    dcs: list[dict[str, Any]] = [{"dcid": 0, "file": None}, {"dcid": 1, "file": None}]
+    side = {**SIDE, "lab": "x", "state": str(tmp_path), "run": str(tmp_path), "dcs": dcs}
+    view = dvslook.look(side)
+    assert view["answers"], view["error"]
+    assert view["dcs"] == {
+        "0": {"pid": None, "fault": None, "made": "cd x && ./dc_init a.cfg # of 12"},
+        "1": {"pid": None, "fault": "missing", "made": None},
+    }

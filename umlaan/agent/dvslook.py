@@ -56,10 +56,14 @@ def script(side: Side) -> str:
         tables += [f"DC{dc['dcid']}/info", f"DC{dc['dcid']}/procs"]
     lines = [f"cd {state} 2>/dev/null && tail -n +1 {' '.join(tables)} 2>/dev/null", "cd /"]
     for dc in side["dcs"]:
+        lines += [
+            f"echo; echo '==> @dc {dc['dcid']} <=='",
+            _made(f"{side['run']}/dvs-dc{dc['dcid']}"),
+        ]
         if dc["file"]:
             name, path = f"DC{dc['dcid']}", shlex.quote(dc["file"])
             lines += [
-                f"echo; echo '==> @dc {dc['dcid']} <=='; {name}=",
+                f"{name}=",
                 f'[ -r {path} ] && . {path} && echo "pid ${name}" && '
                 f"grep -h -e ^State -e ^NSpid /proc/${name}/status 2>/dev/null",
             ]
@@ -80,7 +84,7 @@ def script(side: Side) -> str:
     units = " ".join(unit(side, name) for name in side["services"])
     lines += [
         "echo '==> @hashes <=='",
-        f"sha256sum {folder}/up {folder}/*/run {folder}/*/log/run "
+        f"sha256sum {folder}/up {folder}/*.cfg {folder}/*/run {folder}/*/log/run "
         f"/etc/systemd/system/{UNIT.format(lab=side['lab'], service='dvs-*')} 2>/dev/null",
         *(_inittab(folder) if side["place"] == "guest" else []),
         "echo '==> @services <=='",
@@ -92,6 +96,12 @@ def script(side: Side) -> str:
         lines[-1] += f"elif {sysvinit.THERE}; then echo kind sysvinit; {sysvinit.status(side)}; "
     lines[-1] += "else echo kind own; fi"
     return "\n".join(lines) + "\ntrue"
+
+
+def _made(path: str) -> str:
+    """sh that says how a DC was made, if that is on record, without a process of its own."""
+    name = shlex.quote(path)
+    return f'[ -r {name} ] && IFS= read -r x <{name} && printf "made %s\\n" "$x"'
 
 
 def _inittab(folder: str) -> list[str]:
@@ -141,14 +151,15 @@ def parse(side: Side, output: str) -> View:
 
 
 def _dc(dc: dict[str, Any], rows: list[str], files: dict[str, str]) -> dict[str, Any]:
-    """{pid, fault}: the DC's init; alive, and really the init of a PID namespace."""
+    """{pid, fault, made}: its init, alive and a PID namespace's; how it was made, if known."""
     there = f"DC{dc['dcid']}/info" in files
+    made = next((line[5:] for line in rows if line.startswith("made ")), None)
     if not dc["file"]:
-        return {"pid": None, "fault": None if there else "missing"}
+        return {"pid": None, "fault": None if there else "missing", "made": made}
     said = {line.split()[0].rstrip(":"): line.split()[1:] for line in rows if line.split()}
     pid = next((word for word in said.get("pid", []) if word.isdigit()), None)
     if pid is None:
-        return {"pid": None, "fault": f"{dc['file']} names no init"}
+        return {"pid": None, "fault": f"{dc['file']} names no init", "made": made}
     fault = None
     if "State" not in said or said["State"][0] in "ZX":
         fault = f"its init {pid} is dead"
@@ -156,7 +167,7 @@ def _dc(dc: dict[str, Any], rows: list[str], files: dict[str, str]) -> dict[str,
         fault = f"pid {pid} is not the init of a PID namespace"
     elif not there:
         fault = f"the DVS knows no DC{dc['dcid']}"
-    return {"pid": int(pid), "fault": fault}
+    return {"pid": int(pid), "fault": fault, "made": made}
 
 
 def _services(side: Side, lines: list[str]) -> tuple[str, dict[str, Any]]:

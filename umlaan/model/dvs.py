@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from umlaan.model.base import AbsPath, Below, EnvName, Model, OneLine, Sha256, known_names
 from umlaan.model.toolchain import Toolchain
@@ -13,6 +13,8 @@ VariantName = Literal["ioctl", "ipc"]
 GUEST_RUN = "/run/umlaan"
 _NAMES = {"node", "name", "dcid", "cluster", "debug", "remote", "remote_name", "remote_address"}
 _NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name"}
+ConfigName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ConfigValue = Annotated[str, StringConstraints(pattern=r"^[^\n\x00\"]*$")]
 
 
 def host_run(state_dir: str) -> str:
@@ -49,8 +51,8 @@ class Programs(Model):
 
     Every program runs in its own directory (it finds its library by a relative path). Names:
     {node} {name} {dcid} {cluster} {debug} {remote} {remote_name} {remote_address} {dest} {state}
-    {run} {endpoint} {endpoint_name}. {run} is a folder of the lab's own on each side, gone with
-    the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
+    {run} {endpoint} {endpoint_name}, in dc also {config}. {run} is a folder of the lab's own on
+    each side, gone with the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
     """
 
     state: AbsPath = Field("/proc/dvs", description="where the nodes and proxies tables stand")
@@ -64,6 +66,13 @@ class Programs(Model):
     init_end: OneLine | None = Field(None, description="undoes init; None: only a reboot does")
     dc_dir: OneLine = "dvk-tests"
     dc: OneLine | None = "./test_dc_init -d {dcid}"
+    guest_dc: OneLine | None = Field(
+        None, description="in a guest, where it differs: nothing there needs the DC's init"
+    )
+    dc_config: dict[ConfigName, int | ConfigValue] = Field(
+        default_factory=dict,
+        description="entries of the DC's configuration file, {config} in dc: nr_procs, memory, …",
+    )
     dc_file: OneLine | None = Field(
         "/dev/shm/DC{dcid}.sh", description="sets $DC0 to the init's pid; None: dc makes no init"
     )
@@ -84,8 +93,15 @@ class Programs(Model):
 
     @field_validator("*")
     @classmethod
-    def _known_names(cls, value: object) -> object:
-        return known_names(value, _NAMES)
+    def _known_names(cls, value: object, info: ValidationInfo) -> object:
+        more = {"config"} if info.field_name in ("dc", "guest_dc") else set()
+        return known_names(value, _NAMES | more)
+
+    @model_validator(mode="after")
+    def _config_is_given(self) -> Programs:
+        if self.dc_config and "{config}" not in (self.dc or ""):
+            raise ValueError("dc_config: dc does not take it; for example ./dc_init {config}")
+        return self
 
     def state_on_host(self, state_dir: str) -> str:
         """Where the tables stand on a lab host."""

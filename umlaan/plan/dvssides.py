@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from typing import Any
 
@@ -170,15 +171,32 @@ class _Maker:
         return out
 
     def _dc(self, dcid: int) -> dict[str, Any]:
-        programs = self.programs
-        end = programs.dc_end
-        assert programs.dc is not None
+        programs, file = self.programs, self.programs.dc_file
+        end, text, config = programs.dc_end, self._config(dcid), self._config_path(dcid)
+        if isinstance(self.one, Node) and programs.guest_dc is not None:
+            file = None
+        command = self.inside(programs.dc_dir, self._dc_template(), dcid=dcid, config=config)
         return {
             "dcid": dcid,
-            "file": programs.dc_file and self.filled(programs.dc_file, dcid=dcid),
-            "command": shlex.quote(self.inside(programs.dc_dir, programs.dc, dcid=dcid)),
+            "file": file and self.filled(file, dcid=dcid),
+            "command": shlex.quote(command),
             "end": end and self.exported(self.inside(programs.dc_dir, end, dcid=dcid)),
+            # The tables do not say how a DC was made: the command, and what it read.
+            "made": command if text is None else f"{command} # of {digest(text)[:16]}",
         }
+
+    def _dc_template(self) -> str:
+        guest = self.programs.guest_dc if isinstance(self.one, Node) else None
+        return guest or self.programs.dc or ""
+
+    def _config_path(self, dcid: int) -> str:
+        return f"{self.folder}/dc{dcid}.cfg"
+
+    def _config(self, dcid: int) -> str | None:
+        """The text of a DC's configuration file; None where dc takes none."""
+        if "{config}" not in self._dc_template():
+            return None
+        return render("dvs/dc.cfg.j2", dcid=dcid, entries=_entries(self.programs.dc_config))
 
     def _joins(self, peers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         add = self.programs.add_node
@@ -211,10 +229,14 @@ class _Maker:
             "environment": self.environment(),
             "prepare": programs.guest_prepare if guest else None,
             "init": shlex.quote(side["init"]),
+            "dcs": [{**dc, "made": shlex.quote(dc["made"])} for dc in side["dcs"]],
             "joins": joins,
             "proxy_dir": shlex.quote(f"{self.tree}/{programs.proxy_dir}"),
         }
         files = {f"{folder}/up": render("dvs/up.j2", side=values)}
+        for dcid in self.dcids:
+            if (text := self._config(dcid)) is not None:
+                files[self._config_path(dcid)] = text
         for peer in side["peers"]:
             assert programs.proxy is not None
             command = self.filled(programs.proxy, **_remote(peer))
@@ -224,6 +246,12 @@ class _Maker:
         if joins:
             files[f"{folder}/dvs-join/run"] = render("dvs/join.j2", side=values)
         return files
+
+
+def _entries(config: dict[str, int | str]) -> list[tuple[str, str]]:
+    """As dc_init reads them: a word or number as it is, all else in quotes."""
+    words = {name: str(value) for name, value in config.items()}
+    return [(n, w if re.fullmatch(r"-?\w+", w) else f'"{w}"') for n, w in words.items()]
 
 
 def _remote(peer: dict[str, Any]) -> dict[str, Any]:

@@ -96,9 +96,16 @@ def _dvs(side: Side, view: View, out: Change) -> None:
             faults = [f"it was by: {then}; wanted: {side['init']}"]
         out.reinit = bool(faults)
         out.reasons += [f"{name}: initialise the DVS again, {text}" for text in faults]
+    wanted = {str(dc["dcid"]): dc["made"] for dc in side["dcs"]}
     for number, dc in view["dcs"].items():
         if dc["fault"]:
             out.reasons.append(f"{name}: make DC{number}, {dc['fault']}")
+        elif dc.get("made") not in (None, wanted[number]):
+            # A DC takes nothing else once it is made, and ends with all that runs in it.
+            out.reinit = True
+            out.reasons.append(
+                f"{name}: make DC{number} again, it was by: {dc['made']}; wanted: {wanted[number]}"
+            )
 
 
 def differences(side: Side, found: dict[str, str]) -> list[str]:
