@@ -80,7 +80,7 @@ dvs = {
         {"dir": "lib/config"},
         {"dir": "dvk-lib"},
         _step("dvk-tests"),
-        _step("dvk-proxies", "/usr/src/dvs/lib/config/libconfig.so "),
+        _step("dvk-proxies", "../lib/config/libconfig.so "),
         _step("dvk-proxies/test"),
         _step("dvk-proxies/test/m3ftp"),
         *(_loops(server, client) for server, client in _PAIRS),
