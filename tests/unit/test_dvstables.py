@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from umlaan.agent import dvstables
+from umlaan.agent import dvstables, verifydvs
 from umlaan.plan.dvstables import side_by_side
 
 # Both of the procedure, "COMPROBAR EL ESTADO DE PROXIES Y NODOS", blanks and tabs as they stand.
@@ -114,3 +116,44 @@ def test_the_cells_that_do_not_agree_are_marked() -> None:
     assert len(marked) == 2
     assert ">2<" in marked[0].split("|")[0] and ">1<" in marked[1].split("|")[0]
     assert ">none<" in "\n".join(side_by_side({**host, "files": {}}, guest))
+
+
+def test_what_alone_is_wrong_is_marked_alone() -> None:
+    """Counters that do not move, and one DC of two in which the peer is not."""
+    files = {"nodes": NODES_HOST, "proxies/info": PROXIES_HOST}
+    host = {"name": "node0", "peer": 1, "files": files, "still": ["received"], "dcids": [0]}
+    guest = {
+        "name": "node1",
+        "peer": 0,
+        "files": {"nodes": NODES_UML, "proxies/info": PROXIES_UML},
+        "still": [],
+        "dcids": [0, 3],
+    }
+    lines = side_by_side(host, guest)
+    marked = [line for line in lines if ">" in line]
+    assert [line.count(">") for line in marked] == [1, 1]
+    assert ">0<" in marked[0].split("|")[1] and ">1130<" in marked[1].split("|")[0]
+
+
+def test_counters_that_stay_are_told_with_their_cells() -> None:
+    sides = {
+        name: {"name": name, "number": number, "dcs": []}
+        for name, number in (("node0", 0), ("node1", 1))
+    }
+    views: dict[str, Any] = {
+        "node0": {"files": {"nodes": NODES_HOST, "proxies/info": PROXIES_HOST}},
+        "node1": {"files": {"nodes": NODES_UML, "proxies/info": PROXIES_UML}},
+    }
+    for view in views.values():
+        view |= {"answers": True, "error": "", "dcs": {}, "pids": []}
+    moved = NODES_UML.replace("2767", "2768").replace("1181", "1182")
+    asked = {"own": "node1", "hub": "node0", "sides": sides, "beats": True, "before": views}
+    pairs = verifydvs.Pairs(asked)
+    pairs.now = {**views, "node1": {**views["node1"], "files": dict(views["node1"]["files"])}}
+    pairs.now["node1"]["files"]["nodes"] = moved
+    faults, cells = pairs._still({"other": "node0", "number": 0, "dcids": [0]})
+    assert faults == [
+        "node0 says: its counter of packets sent stays at 1577",
+        "node0 says: its counter of packets received stays at 1130",
+    ]
+    assert cells == {"node0": ["sent", "received"]}

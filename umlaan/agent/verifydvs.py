@@ -99,8 +99,9 @@ class Pairs:
         here = dvstables.unjoined(self.now[own]["files"], pair["number"], pair["dcids"])
         there = dvstables.unjoined(other["files"], self.own["number"], pair["dcids"])
         faults = [f"{own} says: {f}" for f in here] + [f"{name} says: {f}" for f in there]
+        cells: dict[str, list[str]] = {}
         if not faults and self.must_move(name):
-            faults = self.still(pair)
+            faults, cells = self.still(pair)
         row = check(
             what,
             not faults,
@@ -110,7 +111,13 @@ class Pairs:
         )
         if faults:
             row["tables"] = [
-                {"name": one, "peer": peer, "files": self.now[one]["files"]}
+                {
+                    "name": one,
+                    "peer": peer,
+                    "files": self.now[one]["files"],
+                    "dcids": pair["dcids"],
+                    "still": cells.get(one, []),
+                }
                 for one, peer in ((name, self.own["number"]), (own, pair["number"]))
             ]
         return row
@@ -120,18 +127,19 @@ class Pairs:
         with_hub = self.hub is not None and name == self.hub["name"]
         return bool(self.spec["beats"]) or (self.exchanged and with_hub)
 
-    def still(self, pair: dict[str, Any]) -> list[str]:
-        """The counters that do not move, asked again until a deadline."""
+    def still(self, pair: dict[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
+        """The counters that do not move, asked again until a deadline; and {side: which}."""
         deadline = time.monotonic() + MOVE_S
         while True:
-            faults = self._still(pair)
+            faults, cells = self._still(pair)
             if not faults or time.monotonic() > deadline:
-                return faults
+                return faults, cells
             time.sleep(0.2)
             self.fresh()
 
-    def _still(self, pair: dict[str, Any]) -> list[str]:
+    def _still(self, pair: dict[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
         out = []
+        cells: dict[str, list[str]] = {}
         asked = [(self.own["name"], pair["number"])]
         if self.hub and pair["other"] == self.hub["name"]:
             asked.append((pair["other"], self.own["number"]))
@@ -141,7 +149,8 @@ class Pairs:
             for key in ("sent", "received"):
                 if old and new and old[key] == new[key]:
                     out.append(f"{name} says: its counter of packets {key} stays at {new[key]}")
-        return out
+                    cells.setdefault(name, []).append(key)
+        return out, cells
 
     def joined(self, pair: dict[str, Any]) -> bool:
         """True once both sides of the pair with the hub say so; what this run saw may be old."""

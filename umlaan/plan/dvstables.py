@@ -12,7 +12,11 @@ PROXIES = ("Proxies", "Flags", "Sender", "Receiver", "Name")
 
 
 def side_by_side(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
-    """Lines; each side is {name, peer (the other's number), files}. A bad cell stands in > <."""
+    """Lines; a cell on which the sides do not agree stands in > <.
+
+    Each side is {name, peer (the other's number), files, dcids that both are in, still: the
+    counters that did not move}.
+    """
     columns = [_tables(left), _tables(right)]
     width = max(len(line) for line in columns[0])
     rows = zip_longest(*columns, fillvalue="")
@@ -27,12 +31,14 @@ def _tables(side: dict[str, Any]) -> list[str]:
         [n, r["flags"], r["proxy"], r["sent"], r["received"], _dcs(r["dcs"]), r["name"]]
         for n, r in sorted(nodes.items())
     ]
-    # Flags alone decide whether a pair is joined; the rest is for the reader.
-    bad_node = {
-        (i, 1) for i, n in enumerate(sorted(nodes)) if n == peer and nodes[n]["flags"] != "E"
-    }
-    bad_node |= {(i, 5) for i, n in enumerate(sorted(nodes)) if n == peer and not nodes[n]["dcs"]}
-    if peer not in nodes:
+    bad_node = set()
+    if peer in nodes:
+        row, at = nodes[peer], sorted(nodes).index(peer)
+        missing = set(side.get("dcids", ())) - set(row["dcs"])
+        wrong = [row["flags"] != "E", bool(missing)]
+        bad_node = {(at, column) for column, bad in zip((1, 5), wrong, strict=True) if bad}
+        bad_node |= {(at, {"sent": 3, "received": 4}[key]) for key in side.get("still", ())}
+    else:
         rows.append([peer, "none", "", "", "", "", f"node{peer}"])
         bad_node.add((len(rows) - 1, 1))
     lines = [f"{side['name']}: nodes", *_aligned(NODES, rows, bad_node)]
