@@ -22,12 +22,12 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
 from umlaan import outcome
-from umlaan.agent import atboot
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
+from umlaan.plan import lablock
 from umlaan.plan.verdict import NodeState, Summary, Verdict, exit_code, verdict_of
 
 if TYPE_CHECKING:
@@ -162,10 +162,9 @@ def holder() -> str:
 
 def _lock(host: Host, lab_host: LabHost) -> Any:
     """One run at a time: a process on the lab host holds the lock while this run lives."""
-    path = atboot.lock_path(lab_host.lab)
-    words = ["lock", "--path", path, "--lab", lab_host.lab, "--holder", holder()]
+    words = shlex.join(lablock.words(lab_host.lab, holder()))
     try:
-        command = f"exec env {agent(host)} {shlex.join(words)}"
+        command = f"exec env {agent(host)} {words}"
     except OSError as error:
         raise DeployError(str(error)) from None
     if type(host.connector).__name__ == "LocalConnector":
@@ -182,10 +181,6 @@ def _lock(host: Host, lab_host: LabHost) -> Any:
         stdin, stdout, _ = client.exec_command(command)
         answer = stdout.readline().strip()
         kept = (stdin, stdout)
-    if answer.startswith("no lock:"):
-        raise DeployError(
-            f"{host.name}: {answer.removeprefix('no lock: ')}; umlaan works as root there"
-        )
-    if answer != "locked":
-        raise DeployError(f"another run is at work on {host.name}: {answer or 'no answer'}")
+    if (refused := lablock.refusal(host.name, answer)) is not None:
+        raise DeployError(refused)
     return kept

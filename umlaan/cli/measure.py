@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umlaan.agent import atboot
 from umlaan.cli.fault import Fault
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen
 from umlaan.cli.show import errors, hint, output
+from umlaan.plan import lablock
 
 if TYPE_CHECKING:
     from umlaan.cli.session import Session
@@ -139,11 +137,12 @@ def _nothing() -> Iterator[None]:
 @contextmanager
 def locked(session: Session) -> Iterator[None]:
     """The lab's lock on every lab host: no run changes what is being measured."""
+    from umlaan.run import holder
+
     held: list[subprocess.Popen[str]] = []
     try:
         for host in session.lab.hosts:
-            who = f"umlaan measure pid {os.getpid()}: {shlex.join(sys.argv)[:200]}"
-            words = ["lock", "--path", atboot.lock_path(host.lab), "--holder", who]
+            words = lablock.words(host.lab, holder())
             line = f"exec env {session.agent(host.name)} {shlex.join(words)}"
             process = subprocess.Popen(
                 session.argv(host.name, line),
@@ -153,8 +152,8 @@ def locked(session: Session) -> Iterator[None]:
             )
             held.append(process)
             answer = process.stdout.readline().strip() if process.stdout else ""
-            if answer != "locked":
-                raise Fault(f"another run is at work on {host.name}: {answer or 'no answer'}")
+            if (refused := lablock.refusal(host.name, answer)) is not None:
+                raise Fault(refused)
         yield
     finally:
         for process in held:
