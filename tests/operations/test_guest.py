@@ -118,7 +118,7 @@ def test_a_private_key_that_all_may_read_is_written_again() -> None:
 def test_a_full_root_is_told_with_figures_before_anything_is_written() -> None:
     commands, _ = run(operations.identity, Look(whole(USERS, USER)), DATA, free="1000 5")
     assert len(commands) == 1
-    assert "it has 0.0 MB and 5 inodes free; nothing was changed there" in commands[0]
+    assert "it has 0.0 MB and 5 inodes; nothing was changed there" in commands[0]
 
 
 USER = Look(
@@ -229,7 +229,7 @@ def test_modules_of_another_kernel_go() -> None:
 def test_modules_that_do_not_fit_are_told_with_figures_and_a_way_out() -> None:
     commands, _ = run(operations.modules, Look(FILES), DATA, row=BUILT, free="1000 5")
     assert len(commands) == 1
-    assert "needs 110.3 MB and 1046 inodes free in its root" in commands[0]
+    assert "needs 110.3 MB and 1046 inodes free in /" in commands[0]
     assert "kernel.modules: False leaves them out" in commands[0]
 
 

@@ -85,13 +85,15 @@ def test_reasons_are_short_and_tell_a_missing_tree() -> None:
 
 
 def test_space_is_told_with_figures() -> None:
-    assert tree.lack_of_space("node1", "/d", (1000, 10), (1 << 30, 1000)) is None
-    few = tree.lack_of_space("node1", "/d", (77_000_000, 2000), (50_000_000, 9))
-    assert few == (
-        "node1: /d needs 86.2 MB and 2016 inodes free in its root; it has 50.0 MB and 9 inodes; "
+    def lack(need: tuple[int, int], free: tuple[int, int]) -> str | None:
+        return tree.lack_of_space("node1", "/dev/sdb6", "/d", tree.unpacked(*need), free)
+
+    assert lack((1000, 10), (1 << 30, 1000)) is None
+    assert lack((77_000_000, 2000), (50_000_000, 9)) == (
+        "node1: /d needs 86.2 MB and 2016 inodes free in /dev/sdb6; it has 50.0 MB and 9 inodes; "
         "nothing was changed there"
     )
-    assert tree.lack_of_space("node1", "/d", (10, 100), (1 << 30, 50)) is not None
+    assert lack((10, 100), (1 << 30, 50)) is not None
 
 
 def test_listing_reads_odd_names_as_the_lab_host_does(tmp_path: Path) -> None:

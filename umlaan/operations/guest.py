@@ -59,15 +59,18 @@ def _look(node: Node) -> Look | None:
     return look_into(context_host, dvs.dest if dvs else None)
 
 
-def _room(node: Node, need: int, what: str) -> str | None:
-    """Message where so many bytes do not fit into the node's root; None where they do."""
-    free = context_host.get_fact(Space, "/")
-    if free is None or (free[0] >= need and free[1] >= 64):
+SMALL = 64  # inodes for a few files, whatever they are
+
+
+def _lack(node: Node, place: str, need: tuple[int, int], what: str) -> str | None:
+    """Message where (bytes, inodes) do not fit at a place of the node's root; None while planning.
+
+    A root that does not say is not refused.
+    """
+    free = context_host.get_fact(Space, place) if executing() else None
+    if free is None:
         return None
-    return (
-        f"{node.name}: {what} takes {need / 1e6:.1f} MB and 64 inodes in {node.root_path}; it has "
-        f"{free[0] / 1e6:.1f} MB and {free[1]} inodes free; nothing was changed there"
-    )
+    return tree_plan.lack_of_space(node.name, node.root_path, what, need, free)
 
 
 @operation()
@@ -123,7 +126,7 @@ def identity(node: Node) -> Commands:
         why(f"{node.name}: write its identity, {len(changes)} files")
     for note in userroot.notes(node, found) if node.root.made is None else ():
         logger.warning(f"{context_host.print_prefix}{note}")
-    if executing() and (lack := _room(node, plan.size_of(changes), "its identity")):
+    if lack := _lack(node, "/", (plan.size_of(changes), SMALL), "its identity"):
         yield from fail(lack)
         return
     yield FileUploadCommand(io.BytesIO(plan.as_tar(changes)), plan.PARCEL)
@@ -132,7 +135,7 @@ def identity(node: Node) -> Commands:
 
 def _sshd(node: Node) -> Commands:
     why(f"{node.name}: install openssh-server in its root")
-    if executing() and (lack := _room(node, userroot.SSHD_BYTES, "openssh-server")):
+    if lack := _lack(node, "/", (userroot.SSHD_BYTES, SMALL), "openssh-server"):
         yield from fail(lack)
         return
     yield StringCommand(_INSTALL_SSHD)
@@ -172,13 +175,10 @@ def dvs_tree(node: Node, dvs: Dvs) -> Commands:
     if not tree_plan.differing(manifest, found.tree):
         yield StringCommand(tree_plan.clean_script(dvs.dest))
         return
-    free = context_host.get_fact(Space, dvs.dest) if executing() else None
-    if free is not None:
-        need = (stamp["bytes"], len(manifest))
-        lack = tree_plan.lack_of_space(node.name, dvs.dest, need, free)
-        if lack:
-            yield from fail(lack)
-            return
+    need = tree_plan.unpacked(stamp["bytes"], len(manifest))
+    if lack := _lack(node, dvs.dest, need, dvs.dest):
+        yield from fail(lack)
+        return
     yield FeedCommand(tree_plan.unpack_script(dvs.dest), f"{folder}/dvs.tar.gz")
 
 
@@ -208,11 +208,8 @@ def modules(node: Node) -> Commands:
             yield StringCommand(guestmodules.clean_script(change))
         return
     packed = kernel["packed"]
-    free = context_host.get_fact(Space, guestmodules.TOP) if executing() else None
-    if free is not None:
-        need = (packed["bytes"], packed["entries"])
-        lack = tree_plan.lack_of_space(node.name, guestmodules.TOP, need, free)
-        if lack:
-            yield from fail(f"{lack}; kernel.modules: False leaves them out")
-            return
+    need = tree_plan.unpacked(packed["bytes"], packed["entries"])
+    if lack := _lack(node, guestmodules.TOP, need, guestmodules.TOP):
+        yield from fail(f"{lack}; kernel.modules: False leaves them out")
+        return
     yield FeedCommand(guestmodules.install_script(change), f"{node.kernel_dir}/{PACKED}")

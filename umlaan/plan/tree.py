@@ -37,14 +37,20 @@ def reason(
     return None
 
 
-def lack_of_space(node: str, dest: str, need: tuple[int, int], free: tuple[int, int]) -> str | None:
-    """Message where (bytes, inodes) do not fit; the old tree stays until the new one is whole."""
+def unpacked(size: int, entries: int) -> tuple[int, int]:
+    """(bytes, inodes) that a tree takes while the old one stays, until the new one is whole."""
     # An ext4 block for the rounding of each file, and a little for directories.
-    wanted = need[0] + 4096 * need[1] + (1 << 20)
-    if wanted <= free[0] and need[1] + 16 <= free[1]:
+    return size + 4096 * entries + (1 << 20), entries + 16
+
+
+def lack_of_space(
+    node: str, root: str, what: str, need: tuple[int, int], free: tuple[int, int]
+) -> str | None:
+    """Message where (bytes, inodes) do not fit into a node's root; None where they do."""
+    if need[0] <= free[0] and need[1] <= free[1]:
         return None
     return (
-        f"{node}: {dest} needs {wanted / 1e6:.1f} MB and {need[1] + 16} inodes free in its root; "
+        f"{node}: {what} needs {need[0] / 1e6:.1f} MB and {need[1]} inodes free in {root}; "
         f"it has {free[0] / 1e6:.1f} MB and {free[1]} inodes; nothing was changed there"
     )
 
