@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from umlaan.agent import baseimage, index, kernel_state, live, root, supervise, trees, verify
+from umlaan.agent import baseimage, index, kernel_state, live, root, service, trees, verify
 from umlaan.facts import base as facts
 from umlaan.model.lab import HostData, build_lab
 from umlaan.plan import node as node_plan
@@ -154,7 +154,7 @@ def test_a_killed_copy_leaves_its_room_to_the_next(
 def test_a_log_that_cannot_be_turned_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = supervise.Log(str(tmp_path / "one.log"))
+    log = service.Log(str(tmp_path / "one.log"))
 
     def full() -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

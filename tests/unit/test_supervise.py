@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from umlaan.agent import proc, supervise
+from umlaan.agent import service as one_service
 
 
 @pytest.fixture
@@ -147,8 +148,8 @@ def test_stop_ends_all_of_it_a_stopped_service_too(place: Path) -> None:
 
 
 def test_a_log_is_turned_at_its_size(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervise, "LOG_MAX", 1000)
-    log = supervise.Log(str(place / "log/x.log"))
+    monkeypatch.setattr(one_service, "LOG_MAX", 1000)
+    log = one_service.Log(str(place / "log/x.log"))
     for number in range(60):
         os.write(log.writer, f"line {number:04d} {'x' * 40}\n".encode())
         log.take()
