@@ -50,6 +50,7 @@ class Lab:
     data: dict[str, str] = field(default_factory=dict)
     host_data: dict[str, dict[str, object]] = field(default_factory=dict)
     node0: object = "@local"
+    builder: object = None
 
     @property
     def state_dir(self) -> Path:
@@ -59,7 +60,9 @@ class Lab:
         rows = [(name, self.host_data.get(name, {})) for name in self.nodes]
         path = self.folder / "inventory.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"node0 = [{self.node0!r}]\numl = {rows!r}\n")
+        text = f"node0 = [{self.node0!r}]\numl = {rows!r}\n"
+        text += f"builder = [{self.builder!r}]\n" if self.builder else ""
+        path.write_text(text)
         return path
 
     def words(self, *operations: str, options: tuple[str, ...] = ("-y",)) -> list[str]:

@@ -6,15 +6,13 @@ Nothing of the checkout is used there but the agent's zip; the tests run in orde
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.lab import Lab
+from tests.e2e.sshd import ADDRESS, serving
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -22,56 +20,14 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.fixture(scope="module", autouse=True)
 def sshd(lab: Lab) -> Iterator[None]:
     """An sshd of this module's own, with keys of its own; the lab host is reached by it alone."""
-    folder = lab.folder / "sshd"
-    folder.mkdir(mode=0o700)
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    for name in ("host", "user"):
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
-        subprocess.run(words, check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {
-        "ListenAddress": f"127.0.0.1:{port}",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PermitRootLogin": "prohibit-password",
-        "Subsystem": "sftp internal-sftp",
-    }
-    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    with subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *words]) as daemon:
-        try:
-            await_port(port)
-            lab.node0 = (
-                "127.0.0.1",
-                {
-                    "ssh_port": port,
-                    "ssh_user": "root",
-                    "ssh_key": str(folder / "user"),
-                    "ssh_known_hosts_file": str(folder / "known"),
-                    "ssh_strict_host_key_checking": "accept-new",
-                },
-            )
+    try:
+        with serving(lab.folder / "sshd") as data:
+            lab.node0 = (ADDRESS, data)
             lab.data["kernel"] = "ready:package:user-mode-linux"
             yield
             assert lab.destroy().verdict == "absent"
-        finally:
-            daemon.terminate()
-            lab.node0 = "@local"
-
-
-def await_port(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline, "sshd does not listen"
-            time.sleep(0.1)
+    finally:
+        lab.node0 = "@local"
 
 
 def test_the_first_run_and_the_second(lab: Lab) -> None:

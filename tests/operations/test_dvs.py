@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from tests.operations.support import LAB, commands_of
+from tests.operations.support import LAB, NODE, commands_of
 from umlaan.model.dvs import Dvs
-from umlaan.model.hostkernel import Builder
-from umlaan.operations import dvs
+from umlaan.model.hostkernel import Builder, HostModule
+from umlaan.model.kernel import Kernel
+from umlaan.operations import builder, dvs, kernel, module
 
 TREE = Dvs.model_validate({"source": "/usr/src/dvs", "steps": [{"dir": "lib"}]})
 INPUTS = {"source": "s", "compiler": "gcc 12", "steps": []}
@@ -70,3 +71,17 @@ def test_a_folder_of_the_project_is_not_looked_for_on_another_machine(
     assert said.endswith(
         f"{LAB}, which builds, is another one; put the tree there and give its absolute path"
     )
+
+
+def test_a_builder_that_failed_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    which = Builder(name=NODE, cache_dir="/c")
+    said = [f"builder {NODE} failed earlier in this run: what it is to build cannot be compared"]
+    said[0] += " or brought"
+    monkeypatch.setattr(dvs, "builder", lambda: which)
+    assert commands_of(dvs.built, TREE, failed=[NODE]) == said
+    monkeypatch.setattr(kernel, "builder", lambda: which)
+    plain = Kernel.model_validate({"fragments": []})
+    assert commands_of(kernel.built, plain, failed=[NODE]) == said
+    monkeypatch.setattr(builder, "builder", lambda: which)
+    small = HostModule(name="small", source="/small")
+    assert commands_of(module.built, small, plain, failed=[NODE]) == said

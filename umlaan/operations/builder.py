@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import state as context_state
 
@@ -27,13 +28,27 @@ def builder() -> Builder | None:
 
 
 def builder_host(which: Builder) -> Host:
-    """The builder as a connected pyinfra host. OSError if it failed earlier in this run."""
+    """The builder as a connected pyinfra host.
+
+    OSError if it failed earlier in this run, ConnectError if it does not answer.
+    """
     found: Host = context_state.inventory.get_host(which.name)
     if found in context_state.failed_hosts:
         raise OSError(f"builder {found.name} failed earlier in this run")
     if not found.connected:
         found.connect(reason="to build", raise_exceptions=True)
     return found
+
+
+def unreachable(which: Builder | None) -> str | None:
+    """In words why the builder cannot be asked; None where it can, or where there is none."""
+    if which is None:
+        return None
+    try:
+        builder_host(which)
+    except (OSError, ConnectError) as error:
+        return f"{error}: what it is to build cannot be compared or brought"
+    return None
 
 
 def builder_fact(which: Builder, fact: Any, *args: Any) -> Any:

@@ -27,6 +27,7 @@ from umlaan.operations.builder import (
     builder,
     builder_fact,
     builder_host,
+    unreachable,
 )
 from umlaan.operations.common import (
     agent_fact,
@@ -123,6 +124,9 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
 
 def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None]:
     """Built on the builder, in its cache; brought to the lab host's cache, installed from there."""
+    if fault := unreachable(which):
+        yield from fail(fault)
+        return
     local = type(builder_host(which).connector).__name__ == "LocalConnector"
     if not dvs.source.startswith("/") and not local:
         yield from fail(

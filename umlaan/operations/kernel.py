@@ -27,6 +27,7 @@ from umlaan.operations.builder import (
     builder,
     builder_fact,
     builder_host,
+    unreachable,
 )
 from umlaan.operations.common import (
     agent_command,
@@ -83,6 +84,9 @@ def built(kernel: Kernel) -> Generator[PyinfraCommand, None, None]:
     make target, and the log, where the build fails.
     """
     which = builder()
+    if fault := unreachable(which):
+        yield from fail(fault)
+        return
     try:
         merged, base = wanted(kernel, elsewhere=which is not None)
     except ValueError as error:

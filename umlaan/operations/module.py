@@ -67,6 +67,9 @@ def built(module: HostModule, kernel: Kernel) -> Generator[PyinfraCommand, None,
     and where another one is loaded that something uses.
     """
     which = builders.builder()
+    if fault := builders.unreachable(which):
+        yield from fail(fault)
+        return
     try:
         spec = build_spec(module, kernel, which)
     except ValueError as error:
