@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.test_dvs_sides import lab
 from umlaan.agent import dvslook
+from umlaan.plan import dvssides
 from umlaan.plan.templates import render
 
 NODES = """ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 Name
@@ -91,3 +93,19 @@ def test_how_a_dc_was_made_is_read_beside_its_init(tmp_path: Path) -> None:
         "0": {"pid": None, "fault": None, "made": "cd x && ./dc_init a.cfg # of 12"},
         "1": {"pid": None, "fault": "missing", "made": None},
     }
+
+
+def test_a_node_that_takes_long_to_boot_gets_long_for_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    def run(_side: Any, _script: str, _data: Any, timeout: float) -> tuple[int, str, str]:
+        waits.append(timeout)
+        return 124, "", "no answer"
+
+    monkeypatch.setattr(dvslook, "run_there", run)
+    for boot_timeout in (90, 900):
+        side = dvssides.sides(lab(1, node={"boot_timeout": boot_timeout}))[1]
+        assert dvslook.look(dvssides.light(side))["error"] == "no answer"
+    assert waits[0] == 20 and waits[-1] == 150

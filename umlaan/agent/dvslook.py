@@ -19,12 +19,18 @@ View = dict[str, Any]
 _SECTION = re.compile(r"^==> (.+) <==$")
 _SV = re.compile(r"^(\w+): (\S+?): \(pid (\d+)\) (\d+)s")
 LOOKS = 4
+PATIENCE_S = 20.0
 UNIT = "umlaan-{lab}-{service}.service"
 
 
 def unit(side: Side, service: str) -> str:
     """The name of a service's systemd unit; in a guest there is but one lab."""
     return UNIT.format(lab=side["lab"], service=service)
+
+
+def slow(*sides: Side) -> float:
+    """How many times as long as usual the slowest of these sides may take for anything."""
+    return max(float(side.get("patience") or PATIENCE_S) / PATIENCE_S for side in sides)
 
 
 def run_there(side: Side, script: str, data: bytes | None, timeout: float) -> tuple[int, str, str]:
@@ -217,10 +223,10 @@ def blank(view: View) -> bool:
     return any(not text.strip() for text in view["files"].values())
 
 
-def look(side: Side, timeout: float = 20.0) -> View:
+def look(side: Side) -> View:
     """One side now; answers is False, with the error, where it did not answer whole."""
     for _ in range(LOOKS):
-        view = _once(side, timeout)
+        view = _once(side, PATIENCE_S * slow(side))
         if not blank(view):
             break
     return view
@@ -244,8 +250,8 @@ def _once(side: Side, timeout: float) -> View:
     return parse(side, output)
 
 
-def looks(sides: list[Side], timeout: float = 20.0) -> dict[str, View]:
+def looks(sides: list[Side]) -> dict[str, View]:
     """Several sides at once, by name."""
     with concurrent.futures.ThreadPoolExecutor(max(1, len(sides))) as pool:
-        found = pool.map(lambda side: look(side, timeout), sides)
+        found = pool.map(look, sides)
     return {side["name"]: view for side, view in zip(sides, found, strict=True)}

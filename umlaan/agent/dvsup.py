@@ -33,7 +33,7 @@ class NotUp(Exception):
 
 def there(side: Side, step: str, script: str, data: bytes | None = None, wait: float = 60) -> str:
     """Run a script on a side. NotUp, naming the step and what was said, if it fails."""
-    code, output, errors = dvslook.run_there(side, script, data, wait)
+    code, output, errors = dvslook.run_there(side, script, data, wait * dvslook.slow(side))
     if code:
         said = "\n".join(f"    {line}" for line in (errors + output).splitlines()[-8:])
         raise NotUp(f"{side['name']}: {step}: exit code {code}\n{said}")
@@ -115,6 +115,11 @@ def _up_lines(side: Side, kind: str) -> list[str]:
     return ["systemctl daemon-reload", f"systemctl restart {unit} || {{ {said}; exit 1; }}"]
 
 
+def _up_s(side: Side) -> float:
+    """The script has a deadline for each of its steps, and says which; this is only behind it."""
+    return float(60 + side["start_timeout"] * (1 + len(side["dcs"])))
+
+
 def _end_lines(side: Side, kind: str, name: str) -> list[str]:
     if kind == "runit":
         # The link first: runsvdir would start it again.
@@ -187,12 +192,12 @@ def up(order: dict[str, Any]) -> str:
         end(side, kind)
     for dcid, endpoint, command in order["unbind"]:
         there(side, f"unbind endpoint {endpoint} of DC{dcid}", command)
-    there(side, f"{side['folder']}/up", "\n".join(_up_lines(side, kind)), wait=120)
+    there(side, f"{side['folder']}/up", "\n".join(_up_lines(side, kind)), wait=_up_s(side))
     services(side, kind, order)
     await_(
         [side],
         lambda views: undone(side, views[side["name"]]),
-        side["start_timeout"] + 10,
+        side["start_timeout"] + 10 * dvslook.slow(side),
         f"{side['name']}'s DVS",
     )
     return f"{side['name']}: DVS up on its side after {time.monotonic() - begun:.1f} s"

@@ -48,7 +48,7 @@ def clear(side: Side, view: View, test: Test) -> list[str]:
                 f"pid {row['pid']}, which still runs; end it first"
             )
         command = test["unbind"][side["name"]][str(row["endpoint"])]
-        dvslook.run_there(side, command, None, 30)
+        dvslook.run_there(side, command, None, 30 * dvslook.slow(side))
         freed.append(f"{side['name']}: endpoint {row['endpoint']} of an aborted test unbound")
     return freed
 
@@ -60,8 +60,9 @@ def _bounded(script: str, seconds: float) -> str:
 class Server:
     """The server of one test, started on its side; it ends with the block at the latest."""
 
-    def __init__(self, side: Side, test: Test) -> None:
-        script = _bounded(test["serve"], READY_S + CLIENT_S)
+    def __init__(self, side: Side, test: Test, seconds: float) -> None:
+        self.ready_s = READY_S * dvslook.slow(side)
+        script = _bounded(test["serve"], self.ready_s + seconds)
         words = [*side["shell"], f"exec {script}"] if side["shell"] else ["sh", "-c", script]
         self.side, self.test = side, test
         self.process = subprocess.Popen(
@@ -88,19 +89,19 @@ class Server:
         """Until its endpoint is bound. Refused if it ends before, or at the deadline."""
         poll = (
             f"n=0; until ( {self.test['ready']} ) >/dev/null 2>&1; do n=$((n + 1)); "
-            f"[ $n -gt {READY_S * 20:.0f} ] && exit 4; sleep 0.05; done"
+            f"[ $n -gt {self.ready_s * 20:.0f} ] && exit 4; sleep 0.05; done"
         )
-        deadline = time.monotonic() + READY_S
+        deadline = time.monotonic() + self.ready_s
         while True:
             # On this machine a look costs little: then an end of the server is seen at once.
             script = poll if self.side["shell"] else self.test["ready"]
-            code, _, _ = dvslook.run_there(self.side, script, None, READY_S + 5)
+            code, _, _ = dvslook.run_there(self.side, script, None, self.ready_s + 5)
             if code == 0:
                 return
             if self.process.poll() is not None:
                 raise Refused(f"the server ended at once: {last_line(self.said(1))}")
             if time.monotonic() > deadline:
-                raise Refused(f"the server did not bind its endpoint in {READY_S:.0f} s")
+                raise Refused(f"the server did not bind its endpoint in {self.ready_s:.0f} s")
             time.sleep(0.02)
 
     def said(self, seconds: float) -> str:
@@ -114,16 +115,17 @@ class Server:
 def exchange(sides: dict[str, Side], test: Test) -> tuple[str, str]:
     """(server's words, client's words) for the table. Refused if it failed."""
     server, client = sides[test["server"]], sides[test["client"]]
-    with Server(server, test) as serving:
+    seconds = CLIENT_S * dvslook.slow(server, client)
+    with Server(server, test, seconds) as serving:
         serving.await_ready()
         code, output, errors = dvslook.run_there(
-            client, _bounded(test["ask"], CLIENT_S), None, CLIENT_S + 10
+            client, _bounded(test["ask"], seconds), None, seconds + 10
         )
         if code in (124, 137):
-            raise Refused(f"client on {client['name']}: no end in {CLIENT_S:.0f} s")
+            raise Refused(f"client on {client['name']}: no end in {seconds:.0f} s")
         asked = output + errors
         try:
-            said = serving.said(10)
+            said = serving.said(10 * dvslook.slow(server))
         except Refused as fault:
             raise Refused(f"{fault}; client: {last_line(asked)}") from None
     return judge(test, said, asked)

@@ -32,6 +32,7 @@ class Pairs:
         self.own: Side = self.sides[spec["own"]]
         self.hub: Side | None = self.sides.get(spec["hub"] or "")
         self.before: dict[str, View] = spec["before"]
+        self.slow = dvslook.slow(*self.sides.values())
         self.now: dict[str, View] = {}
         self.exchanged = False
         self.exchanges: list[Check] = []
@@ -129,7 +130,7 @@ class Pairs:
 
     def still(self, pair: dict[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
         """The counters that do not move, asked again until a deadline; and {side: which}."""
-        deadline = time.monotonic() + MOVE_S
+        deadline = time.monotonic() + MOVE_S * self.slow
         while True:
             faults, cells = self._still(pair)
             if not faults or time.monotonic() > deadline:
@@ -156,7 +157,7 @@ class Pairs:
         """True once both sides of the pair with the hub say so; what this run saw may be old."""
         assert self.hub is not None
         sides = [(self.own, self.hub["number"]), (self.hub, self.own["number"])]
-        deadline = time.monotonic() + MOVE_S
+        deadline = time.monotonic() + MOVE_S * self.slow
         while True:
             if not any(
                 dvstables.unjoined(self.before[side["name"]].get("files", {}), peer, pair["dcids"])

@@ -161,6 +161,7 @@ class _Maker:
             "dcs": dcs,
             "peers": peers,
             "services": [p["service"] for p in peers] + (["dvs-join"] if joins else []),
+            "patience": _patience(one),
             "start_timeout": programs.start_timeout,
             "connect_timeout": programs.connect_timeout,
             "proxy_restart": programs.proxy_restart,
@@ -254,6 +255,11 @@ def _entries(config: dict[str, int | str]) -> list[tuple[str, str]]:
     return [(n, w if re.fullmatch(r"-?\w+", w) else f'"{w}"') for n, w in words.items()]
 
 
+def _patience(one: LabHost | Node) -> float:
+    """Seconds for one answer: 20, and more of a node that takes long to boot."""
+    return 20.0 if isinstance(one, LabHost) else max(20.0, one.settings.boot_timeout / 6)
+
+
 def _remote(peer: dict[str, Any]) -> dict[str, Any]:
     return {
         "remote": peer["number"],
@@ -313,7 +319,10 @@ def asked(side: Side) -> Side:
     return {key: value for key, value in side.items() if key != "files"}
 
 
-_LIGHT = ("name", "number", "place", "carrier", "lab", "shell", "state", "run", "folder", "dcs")
+_LIGHT = (
+    *("name", "number", "place", "carrier", "lab", "shell", "state", "run", "folder", "dcs"),
+    "patience",
+)
 
 
 def light(side: Side) -> Side:
