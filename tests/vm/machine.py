@@ -138,7 +138,7 @@ class Machine:
         return [*words, "root@127.0.0.1"]
 
     def ssh(
-        self, command: str, *, check: bool = True, timeout: float = 300
+        self, command: str, *, check: bool = True, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """A command inside; AssertionError, with what it printed, if it fails and check is set."""
         done = subprocess.run(
@@ -152,14 +152,14 @@ class Machine:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def out(self, command: str, timeout: float = 300) -> str:
+    def out(self, command: str, timeout: float = 600) -> str:
         """What a command inside prints."""
         return self.ssh(command, timeout=timeout).stdout.strip()
 
     def boot_id(self) -> str:
         return self.out("cat /proc/sys/kernel/random/boot_id")
 
-    def wait(self, deadline: float = 400, other_than: str = "") -> float:
+    def wait(self, deadline: float = 900, other_than: str = "") -> float:
         """Wait until a boot other than the named one answers by ssh; the seconds it took."""
         started = time.monotonic()
         while time.monotonic() - started < deadline:
@@ -194,7 +194,7 @@ class Machine:
         """Power on, wait, let grub's menu be made; the seconds until ssh answered."""
         self.start()
         seconds = self.wait()
-        self.out("update-grub", timeout=300)
+        self.out("update-grub")
         return seconds
 
 

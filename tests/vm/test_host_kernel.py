@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vm.lab import NEEDS, Lab, booted
+from tests.vm.lab import LIMIT, Lab, booted
 from umlaan.agent import boot
 
 HOST = "host_kernel_only.py"
@@ -44,7 +44,7 @@ DATA = {
     "dvs": None,
 }
 
-pytestmark = NEEDS
+pytestmark = LIMIT
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,31 @@
-"""node0 is a whole machine with systemd: a UML node on its /dev/sdb6, and what a reboot leaves.
+"""node0 is a whole machine with systemd: its DVS, a UML on its /dev/sdb6 in a DC, a reboot.
 
 The tests of this file are one story in order, on one machine; each run of pyinfra is a user's.
 """
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.vm.lab import NEEDS, Lab, booted
+from tests.vm.lab import LIMIT, Lab, booted
+from tests.vm.pair import (
+    DATA,
+    NODE,
+    STATE,
+    UNIT,
+    dc_pid,
+    inside,
+    inside_its_dc,
+    journal,
+    pids,
+    uml_pid,
+    unjoined,
+)
 
-NODE = "@uml/node1"
-STATE = "/var/lib/umlaan/vm"
-UNIT = "umlaan-vm-nodes.service"
-# The procedure's own way: the host's root namespace, a partition of the user's as the root.
-DATA = {
-    "lab": "vm",
-    "network": {"namespace": None},
-    "root": "/dev/sdb6",
-    "node": {"mem": "192M", "boot_timeout": 900, "dcid": None},
-    "dvs": None,
-}
-
-pytestmark = NEEDS
+pytestmark = LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -34,59 +34,41 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-def inside(lab: Lab, command: str) -> str:
-    """A command in the guest, by the lab's own ssh key; the lab host's view of it."""
-    words = ["ssh", "-F", "none", "-i", f"{STATE}/ssh/id_ed25519", "-o", "BatchMode=yes"]
-    words += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
-    words += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=120", "root@192.168.1.101", command]
-    deadline = time.monotonic() + 600
-    while True:
-        done = lab.machine.ssh(shlex.join(words), check=False, timeout=600)
-        if not done.returncode:
-            return done.stdout.strip()
-        # A guest that the unit has just started has a while to go to its sshd.
-        assert done.returncode == 255 and time.monotonic() < deadline, done.stderr
-        time.sleep(3)
-
-
-def uml_pid(lab: Lab) -> str:
-    """The pid in node1's launch record, of a process that is there."""
-    script = (
-        "import json, sys; from umlaan.agent import node; "
-        f"r = node.read_record('{STATE}/nodes/node1'); print(r['pid'] if node.running(r) else '')"
-    )
-    return lab.machine.out(
-        f"PYTHONPATH=$(ls {STATE}/at-boot/*.zip) python3 -S -c {shlex.quote(script)}"
-    )
-
-
-def test_a_node_on_a_partition_with_the_bridge_in_the_root_namespace(lab: Lab) -> None:
+def test_a_pair_of_machine_and_uml_on_a_partition_inside_a_dc(lab: Lab) -> None:
     result = lab.run("deploy.py", NODE)
     assert (result.failed, result.verdict) == (0, "up"), result.output[-3000:]
     links = lab.machine.out("bridge link show; ip -br address show br0")
     assert "HTAP" in links and "192.168.1.10/24" in links
     assert "/dev/sdb6" in lab.machine.out(f"cat {STATE}/nodes/node1/launch.json")
     assert inside(lab, "hostname; cat /root/a-file-of-mine").split("\n") == ["node1", "keep this"]
+    assert inside_its_dc(lab) and unjoined(lab) == []
+    assert "message loop" in result.output and "node0 ↔ node1" in result.output
     again = lab.run("deploy.py", NODE)
     assert (again.changed, again.failed, again.verdict) == (0, 0, "up"), again.output[-3000:]
 
 
-def test_after_a_reboot_it_is_up_by_itself_and_a_run_changes_nothing(lab: Lab) -> None:
+def test_after_a_reboot_all_is_up_by_itself_and_a_run_changes_nothing(lab: Lab) -> None:
     inside(lab, "echo kept >/root/before; sync")
-    before = lab.machine.boot_id()
+    before, dc = lab.machine.boot_id(), dc_pid(lab)
     lab.machine.ssh("systemctl reboot", check=False)
     lab.machine.wait(deadline=900, other_than=before)
     # No run comes near it until it is up: the units alone bring it back.
     deadline = time.monotonic() + 900
-    while not (pid := uml_pid(lab)):
-        assert time.monotonic() < deadline, lab.machine.out(f"journalctl -b -u {UNIT}")
+    while not (uml := uml_pid(lab)):
+        assert time.monotonic() < deadline, journal(lab)
         time.sleep(3)
     assert inside(lab, "cat /root/before") == "kept"
     log = lab.machine.out(f"cat {STATE}/nodes/node1/console.log")
     assert "exit code 0" in log, "it was not stopped cleanly before the machine went down"
+    assert inside_its_dc(lab)
+    while faults := unjoined(lab):
+        assert time.monotonic() < deadline, f"{faults}\n{journal(lab)}"
+        time.sleep(3)
+    found = pids(lab)
     result = lab.run("deploy.py", NODE)
     assert (result.changed, result.failed, result.verdict) == (0, 0, "up"), result.output[-3000:]
-    assert uml_pid(lab) == pid, "the run took another one for its node"
+    assert pids(lab) == found, "the run took others for its DC, its node or its proxies"
+    assert uml in found and dc != found[0]
 
 
 def test_an_edited_unit_is_repaired(lab: Lab) -> None:
