@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.vm import pair
 from tests.vm.lab import LIMIT, Lab, booted
 from umlaan.agent import boot
 
@@ -26,7 +27,7 @@ if is_lab_host(host):
 host_kernel.verdict()
 """
 DATA = {
-    "lab": "vm",
+    **pair.DATA,
     "reboot": "never",
     "host_kernel": {
         "source": "package:linux-source-6.1",
@@ -41,7 +42,6 @@ DATA = {
             "tests": ["insmod {ko} says=hello", "grep -q hello /proc/small", "rmmod small"],
         }
     ],
-    "dvs": None,
 }
 
 pytestmark = LIMIT
@@ -56,21 +56,32 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def test_never_builds_installs_arms_and_says_that_a_reboot_is_needed(lab: Lab) -> None:
     old = lab.machine.out("uname -r")
-    result = lab.run(HOST)
-    assert result.failed == 0, result.output[-3000:]
+    result = lab.run("deploy.py", pair.NODE)
+    assert (result.failed, result.verdict) == (0, "down"), result.output[-3000:]
     assert re.search(rf"running {re.escape(old)}, wanted \S+: reboot needed", result.output)
     assert "its tests wait for a reboot" in result.output
     assert lab.machine.out("uname -r") == old
-    again = lab.run(HOST)
-    assert (again.changed, again.failed) == (0, 0), again.output[-3000:]
+    # What needs the new kernel waits, all else is there.
+    assert "node0: its DVS waits: host kernel: running" in result.output
+    assert "waits for the DVS of its lab host" in result.output
+    assert lab.machine.out(f"ls {pair.STATE}/services 2>&1 || true").endswith(
+        "No such file or directory"
+    )
+    root = (
+        "mount -o ro /dev/sdb6 /mnt && cat /mnt/etc/hostname; ls -d /mnt/usr/src/dvs; umount /mnt"
+    )
+    assert lab.machine.out(root).split() == ["node1", "/mnt/usr/src/dvs"]
+    assert "192.168.1.10/24" in lab.machine.out("ip -br address show br0")
+    again = lab.run("deploy.py", pair.NODE)
+    assert (again.changed, again.failed, again.verdict) == (0, 0, "down"), again.output[-3000:]
     assert "reboot needed (the next boot tries it once)" in again.output
 
 
 def test_when_needed_it_is_booted_once_through_grub_checked_and_confirmed(lab: Lab) -> None:
     before = lab.machine.boot_id()
     lab.data["reboot"] = "when_needed"
-    result = lab.run(HOST)
-    assert result.failed == 0, result.output[-3000:]
+    result = lab.run("deploy.py", pair.NODE)
+    assert (result.failed, result.verdict) == (0, "up"), result.output[-3000:]
     assert "host kernel: runs, passed its checks, confirmed" in result.output
     assert lab.machine.boot_id() != before
     release = lab.machine.out("uname -r")
@@ -81,8 +92,13 @@ def test_when_needed_it_is_booted_once_through_grub_checked_and_confirmed(lab: L
     # The module was built for it, tested on it and put in its place, in the same run.
     assert lab.machine.out("modinfo -F vermagic small").split()[0] == release
     assert lab.machine.out("modprobe small says=there && cat /proc/small && rmmod small") == "there"
-    again = lab.run(HOST)
-    assert (again.changed, again.failed) == (0, 0), again.output[-3000:]
+    # What waited for it came up in the same run.
+    assert pair.inside_its_dc(lab) and pair.unjoined(lab) == []
+    again = lab.run("deploy.py", pair.NODE)
+    assert (again.changed, again.failed, again.verdict) == (0, 0, "up"), again.output[-3000:]
+    # Else each of the next boots would bring the guest back.
+    down = lab.run("tasks/down.py", pair.NODE)
+    assert (down.failed, down.verdict) == (0, "down"), down.output[-3000:]
 
 
 def test_its_next_boot_by_itself_is_the_confirmed_one(lab: Lab) -> None:
