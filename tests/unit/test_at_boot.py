@@ -14,6 +14,7 @@ import pytest
 from tests.unit.uml import agent
 from umlaan.agent import atboot, node, proc
 from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.stop import ROUGH_S
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
 
@@ -192,3 +193,11 @@ def test_a_run_waits_only_for_a_machine_that_starts(
     assert len(looks) == 3
     atboot.awaited("some")
     assert len(looks) == 3, "done in this boot"
+
+
+def test_a_guest_that_boots_slowly_gets_longer_for_its_clean_end() -> None:
+    unit = (Path(__file__).resolve().parents[2] / "templates/network/nodes.service.j2").read_text()
+    limit = float(unit.partition("TimeoutStopSec=")[2].split()[0])
+    waits = [atboot.stop_s({"deadline": seconds}) for seconds in (5, 90, 600, 3600)]
+    assert waits == [60, 60, 100, 150] and waits[-1] + 3 * ROUGH_S + 60 < limit
+    assert atboot.stop_s({}) == 60

@@ -27,7 +27,7 @@ from umlaan.agent.files import locked, read_json, write_atomic, write_json
 SYSTEMD = "/run/systemd/system"
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 ROOTS_S = 30.0
-STOP_S = 60.0
+STOP_S = (60.0, 150.0)
 BOOT_S = 180.0
 SCOPED = "UMLAAN_SCOPED"
 
@@ -112,6 +112,12 @@ def up(lab: str, state_dir: str) -> None:
     write_atomic(done_path(lab), f"{unit(lab)}\n".encode())
 
 
+def stop_s(order: dict[str, Any]) -> float:
+    """What a clean end may take: longer where the boot may, but less than the unit's own limit."""
+    least, most = STOP_S
+    return min(most, max(least, float(order.get("deadline") or 0) / 6))
+
+
 def down(lab: str, state_dir: str) -> None:
     """Stop every node that runs, all at once and cleanly; ``up`` starts them again."""
     folder = f"{state_dir}/nodes"
@@ -119,7 +125,7 @@ def down(lab: str, state_dir: str) -> None:
     for order in noted(state_dir):
         record = node.read_record(f"{folder}/{order['name']}")
         if record and node.running(record):
-            words = agent_words("node-stop", {**order, "deadline": STOP_S, "resume": True})
+            words = agent_words("node-stop", {**order, "deadline": stop_s(order), "resume": True})
             asked.append(subprocess.Popen(words))
     for process in asked:
         process.wait()
