@@ -61,6 +61,7 @@ def test_after_a_reboot_all_is_up_by_itself_and_a_run_changes_nothing(lab: Lab) 
     log = lab.machine.out(f"cat {STATE}/nodes/node1/console.log")
     assert "exit code 0" in log, "it was not stopped cleanly before the machine went down"
     assert inside_its_dc(lab)
+    deadline = time.monotonic() + 900
     while faults := unjoined(lab):
         assert time.monotonic() < deadline, f"{faults}\n{journal(lab)}"
         time.sleep(3)
