@@ -27,7 +27,7 @@ def ssh_options(node: Node) -> list[str]:
         "LogLevel": "ERROR",
         "ConnectTimeout": str(connect_timeout(node)),
         # A guest that died must not hold a command for ever.
-        "ServerAliveInterval": "5",
+        "ServerAliveInterval": str(max(5, connect_timeout(node) // 3)),
         "ServerAliveCountMax": "3",
         "ControlMaster": "auto",
         # Short: a unix socket's path has at most 107 bytes.
