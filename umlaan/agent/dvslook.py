@@ -77,7 +77,7 @@ def script(side: Side) -> str:
     lines += [
         "echo; echo '==> @init <=='",
         f"x= y= z=; [ -r {record} ] && {{ IFS= read -r x; read -r y; }} <{record}",
-        'read -r z </proc/sys/kernel/random/boot_id; printf "%s\\n" "$x" "$y" "$z"',
+        'read -r z 2>/dev/null </proc/sys/kernel/random/boot_id; printf "%s\\n" "$x" "$y" "$z"',
         "echo '==> @pids <=='; echo /proc/[0-9]*",
     ]
     if not side["services"]:
