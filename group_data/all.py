@@ -33,7 +33,7 @@ dvs = {
         # Its state is a folder, and its DC file goes where it is told: a place a lab and a side.
         "state": "/run/sample-dvs",
         "host_state": "{run}/dvs",
-        "environment": {"DVS_STATE": "{state}"},
+        "environment": {"DVS_STATE": "{state}", "DVS_PROXY_PORT": "{base_port}"},
         "init_end": "./test_dvs_init -e",
         "dc": "./test_dc_init -d {dcid} -o {run}",
         "dc_file": "{run}/DC{dcid}.sh",

@@ -39,6 +39,13 @@ def test_a_proxy_for_each_pair_and_ports_that_meet() -> None:
             assert back["port"] == peer["remote_port"] and back["remote_port"] == peer["port"]
 
 
+def test_another_base_port_reaches_the_proxies_that_take_one() -> None:
+    side = dvssides.sides(lab(1, 2, network={"proxy_base_port": 4000}))[0]
+    assert [peer["port"] for peer in side["peers"]] == [4001, 4002]
+    run = side["files"][f"{side['folder']}/dvs-proxy-node1/run"]
+    assert "export DVS_PROXY_PORT=4000\n" in run
+
+
 def test_the_lab_host_is_node0_inside_the_labs_namespace() -> None:
     made = lab(1, lab="mine", state_dir="/srv/mine")
     host, guest = dvssides.sides(made)[0], dvssides.sides(made)[1]
@@ -119,7 +126,7 @@ def test_a_question_for_32_nodes_fits_one_argument() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("init", "./test_dvs_init -n {nod}", "unknown {nod}; allowed: cluster"),
+        ("init", "./test_dvs_init -n {nod}", "unknown {nod}; allowed: base_port, cluster"),
         ("proxy", "./p {", "a brace of the command itself is doubled"),
         ("environment", {"X": "{size}"}, "unknown {size}"),
         ("proxy_restart", "machine", "'proxy' or 'node'"),

@@ -12,7 +12,7 @@ from umlaan.model.toolchain import Toolchain
 VariantName = Literal["ioctl", "ipc"]
 GUEST_RUN = "/run/umlaan"
 _NAMES = {"node", "name", "dcid", "cluster", "debug", "remote", "remote_name", "remote_address"}
-_NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name"}
+_NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name", "base_port"}
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 ConfigValue = Annotated[str, StringConstraints(pattern=r"^[^\n\x00\"]*$")]
 
@@ -51,8 +51,8 @@ class Programs(Model):
 
     Every program runs in its own directory (it finds its library by a relative path). Names:
     {node} {name} {dcid} {cluster} {debug} {remote} {remote_name} {remote_address} {dest} {state}
-    {run} {endpoint} {endpoint_name}, in dc also {config}. {run} is a folder of the lab's own on
-    each side, gone with the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
+    {run} {endpoint} {endpoint_name} {base_port}, in dc also {config}. {run} is a folder of the
+    lab's own on each side, gone with the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
     """
 
     state: AbsPath = Field("/proc/dvs", description="where the nodes and proxies tables stand")

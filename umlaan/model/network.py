@@ -29,7 +29,12 @@ class Network(Model):
     nameservers: tuple[IPv4Address, ...] = Field(
         (), description="in each guest's resolv.conf; without any, that file is the user's"
     )
-    proxy_base_port: int = Field(3000, ge=1, le=60000)
+    proxy_base_port: int = Field(
+        3000,
+        ge=1,
+        le=60000,
+        description="a proxy to node N listens on this + N; {base_port} in dvs.programs",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Network:

@@ -93,6 +93,7 @@ class _Maker:
             dest=self.tree,
             state=self.state,
             run=self.run,
+            base_port=self.network.proxy_base_port,
             **more,
         )
 
