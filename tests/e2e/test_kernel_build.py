@@ -196,6 +196,7 @@ def test_layers_lie_in_order_and_go_again(tmp_path: Path, tree: Path) -> None:
     turned = spec_of(tmp_path, str(tree), overlays=overlays[::-1], patches=[str(patch)])
     with pytest.raises(BuildError, match=r"x\.patch: kernel/fork\.c: hunk 1 fails at line 1"):
         kernel_build.converge(turned, 1)
+    assert not list((tmp_path / "cache/source").glob("*.scratch"))
     assert built(both) == layered
     assert built(spec_of(tmp_path, str(tree))) == plain
 

@@ -39,16 +39,18 @@ def prepare_tree(spec: dict[str, Any], found: dict[str, Any]) -> str:
         rows = trees.lay(rows, over)
         say(f"overlay {overlay}: {sum(r.kind != 'dir' for r in over.values())} files")
     scratch = f"{tree}.scratch"
-    if spec["patches"] or fixes:
-        rows = patching.apply(spec, fixes, rows, scratch)
-    fresh = not os.path.isdir(tree)
-    changed = trees.sync(tree, rows, share=not directory)
+    try:
+        if spec["patches"] or fixes:
+            rows = patching.apply(spec, fixes, rows, scratch)
+        fresh = not os.path.isdir(tree)
+        changed = trees.sync(tree, rows, share=not directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if fresh:
         say(f"source tree {tree}: {len(rows)} entries")
     elif changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         say(f"source tree: {', '.join(changed[:3])}{more} renewed")
-    shutil.rmtree(scratch, ignore_errors=True)
     return tree
 
 
