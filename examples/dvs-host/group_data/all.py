@@ -52,10 +52,35 @@ host_modules = [
     }
 ]
 
+# dc_init makes the PID namespace that the UML is launched in. It is linked with Spread, no package
+# of Debian's: its sources are the folder spread/ of your tree. docs/dvs.md says how to go without.
+_SPREAD = (
+    "../../spread/libspread/libspread-core.a ../../lib/config/libconfig.so "
+    "../../spread/libspread-util/lib/libspread-util.a ../../dvk-lib/stub_dvkcall.o -ldl"
+)
 dvs = {
     **_same["dvs"],
+    "steps": [
+        *_same["dvs"]["steps"],
+        # Only its client libraries: make of the rest wants a manual's tools.
+        {
+            "dir": "spread",
+            "command": "sh ./configure && make -C libspread-util/src && "
+            "make -C libspread libspread-core.a",
+        },
+        {
+            "dir": "dvs-apps/dc_init",
+            "command": '[ -z "$LIBS" ] || make INCLUDE=".. -I../../spread/include '
+            '-I../../spread/libspread-util/include" LIBS="$LIBS"',
+            "ioctl": {"LIBS": _SPREAD},
+        },
+    ],
     "programs": {
         **_same["dvs"]["programs"],
+        "dc": "cd ../dvs-apps/dc_init && ./dc_init {config}",
+        "dc_config": {"nr_procs": 256, "nr_tasks": 34, "nr_sysprocs": 64, "memory": 512},
+        "dc_file": "{dest}/dvs-apps/dc_init/DC{dcid}.sh",
+        "guest_dc": "./test_dc_init -d {dcid}",
         # As the page has it: this machine has more than one CPU, where chrt helps nothing.
         "proxy": "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}",
     },
