@@ -10,7 +10,7 @@ import pytest
 from umlaan.agent import patching, trees
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.kernel_state import fixes_for
-from umlaan.plan.fixes import FIXES
+from umlaan.plan.fixes import FIXES, fixes
 
 BEFORE = [f"line {n}\n" for n in range(1, 21)]
 
@@ -130,9 +130,9 @@ def test_fixes_for_old_kernels_are_made_once_and_said(
     for name, text in OLD_UM.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
-    fixes = fixes_for({"fixes": list(FIXES)}, "4.9.88", "2.31")
+    wanted = fixes_for({"fixes": list(FIXES)}, "4.9.88", {"glibc": "2.31", "label": ""})
     rows = trees.rows(str(tree), str(tmp_path / "cache"))
-    done = patching.apply({"patches": []}, fixes, rows, str(tmp_path / "scratch"))
+    done = patching.apply({"patches": []}, wanted, rows, str(tmp_path / "scratch"))
     assert "<sys/sysmacros.h>" in content(done, "arch/um/os-Linux/file.c")
     assert "ucontext_t *uc" in content(done, "arch/um/os-Linux/signal.c")
     segv = content(done, "arch/x86/um/stub_segv.c")
@@ -143,7 +143,7 @@ def test_fixes_for_old_kernels_are_made_once_and_said(
     said = capsys.readouterr().out
     assert [f"fix {f['name']}" in said for f in FIXES] == [True] * 3
     # The fixed tree needs none of them a second time.
-    again = patching.apply({"patches": []}, fixes, done, str(tmp_path / "again"))
+    again = patching.apply({"patches": []}, wanted, done, str(tmp_path / "again"))
     assert capsys.readouterr().out == ""
     assert trees.tree_hash(again) == trees.tree_hash(done)
 
@@ -159,5 +159,38 @@ def test_fixes_for_old_kernels_are_made_once_and_said(
     ],
 )
 def test_fixes_keep_to_their_range(kernel: str, glibc: str, names: list[str]) -> None:
-    found = fixes_for({"fixes": list(FIXES)}, kernel, glibc)
+    found = fixes_for({"fixes": list(FIXES)}, kernel, {"glibc": glibc, "label": ""})
     assert [fix["name"] for fix in found] == names
+
+
+@pytest.mark.parametrize(
+    ("kernel", "label", "names"),
+    [
+        ("4.9.88", "bullseye/i386, gcc (Debian 10.2.1-6) 10.2.1 20210110", ["stack-protector"]),
+        ("4.9.88", "i686-linux-gnu-gcc (GCC) 12.2.0", ["stack-protector"]),
+        ("4.9.88", "gcc (Debian 6.3.0-18) 6.3.0 20170516", []),
+        ("4.9.88", "Debian clang version 14.0.6", []),
+        ("6.1.192", "gcc (Debian 12.2.0-14) 12.2.0", []),
+    ],
+)
+def test_a_host_kernels_fix_depends_on_gcc(kernel: str, label: str, names: list[str]) -> None:
+    found = fixes_for({"fixes": list(fixes("i386"))}, kernel, {"glibc": "2.36", "label": label})
+    assert [fix["name"] for fix in found] == names
+
+
+def test_the_functions_that_set_the_canary_end_by_no_jump(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    texts = {
+        "arch/x86/kernel/smpboot.c": "\twmb();\n\tcpu_startup_entry(CPUHP_AP_ONLINE_IDLE);\n}\n",
+        "init/main.c": "\t/* Do the rest */\n\trest_init();\n}\n",
+    }
+    for name, text in texts.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    rows = trees.rows(str(tree), str(tmp_path / "cache"))
+    spec = {"patches": []}
+    done = patching.apply(spec, list(fixes("x86_64")), rows, str(tmp_path / "scratch"))
+    for name, text in texts.items():
+        assert content(done, name) == text.replace(";\n}", ";\n\tmb();\n}")
+    again = patching.apply(spec, list(fixes("x86_64")), done, str(tmp_path / "again"))
+    assert trees.tree_hash(again) == trees.tree_hash(done)

@@ -26,7 +26,7 @@ def prepare_tree(spec: dict[str, Any], found: dict[str, Any]) -> str:
     """The tree to build from: what was unpacked, or one of our own with all layers laid over."""
     cache, identity = spec["cache"], found["identity"]
     directory = spec["source"].get("directory")
-    fixes = kernel_state.fixes_for(spec, identity["version"], found["toolchain"]["glibc"])
+    fixes = kernel_state.fixes_for(spec, identity["version"], found["toolchain"])
     pristine = directory or source.unpacked(identity["hash"], cache)
     layered = spec["overlays"] or spec["patches"] or fixes
     if not directory and not layered:

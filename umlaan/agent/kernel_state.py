@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -91,15 +92,22 @@ def version_tuple(text: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def fixes_for(spec: dict[str, Any], version: str, glibc: str) -> list[dict[str, Any]]:
-    """Those of umlaan's fixes whose range holds the kernel's version and the C library's."""
-    kernel, library = version_tuple(version), version_tuple(glibc)
+def fixes_for(spec: dict[str, Any], version: str, tools: dict[str, str]) -> list[dict[str, Any]]:
+    """Those of umlaan's fixes whose range holds the kernel's version and the toolchain's."""
+    kernel = version_tuple(version)
+    there = {"glibc": version_tuple(tools["glibc"]), "gcc": gcc_version(tools["label"])}
     return [
         fix
         for fix in spec["fixes"]
         if version_tuple(fix["since"]) <= kernel < version_tuple(fix["until"])
-        and library >= version_tuple(fix["glibc"])
+        and all(there[tool] >= version_tuple(fix[tool]) for tool in there if tool in fix)
     ]
+
+
+def gcc_version(label: str) -> tuple[int, ...]:
+    """10, 2, 1 of "gcc (Debian 10.2.1-6) 10.2.1 20210110"; empty for another compiler."""
+    found = re.search(r"gcc\S* \(.*\) (\d+(?:\.\d+)*)", label)
+    return version_tuple(found[1]) if found else ()
 
 
 def options_for(spec: dict[str, Any], version: str | None) -> dict[str, str]:
@@ -181,7 +189,7 @@ def gather(spec: dict[str, Any]) -> dict[str, Any]:
             "fixes": None,
         }
         if tools and identity["version"]:
-            used = fixes_for(spec, identity["version"], tools["glibc"])
+            used = fixes_for(spec, identity["version"], tools)
             inputs["fixes"] = {f["name"]: key_of(f)[:12] for f in used}
     whole = identity["hash"] and (spec["ready"] or inputs["fixes"] is not None)
     return {

@@ -1,8 +1,9 @@
 """umlaan's own fixes for old kernels on newer toolchains: version range, condition, change.
 
 Each is applied to umlaan's own copy of the source, only within its range of kernels (since
-included, until not), only where the toolchain's C library is new enough to need it, and only where
-the text that it looks for is there. All of them were made in later kernels as well.
+included, until not), only where the toolchain's C library (UML) or gcc (a host kernel) is new
+enough to need it, and only where the text that it looks for is there. All of them were made in
+later kernels as well.
 """
 
 from __future__ import annotations
@@ -68,3 +69,32 @@ FIXES: tuple[dict[str, Any], ...] = (
         ],
     },
 )
+
+# A host kernel's. UML is linked with the C library, a host kernel is not.
+HOST_FIXES: tuple[dict[str, Any], ...] = (
+    {
+        "name": "stack-protector",
+        "why": "gcc 10 ends start_secondary() and start_kernel() by a jump, behind a check of the "
+        "canary that they set themselves: the kernel panics as its second CPU starts",
+        "since": "3.10.0",
+        "until": "5.8.0",
+        "gcc": "10",
+        "edits": [
+            {
+                "file": file,
+                "unless": r"\bprevent_tail_call_optimization\b",
+                "find": rf"^\t{call};\n\}}",
+                "put": r"\t\g<call>;\n\tmb();\n}",
+            }
+            for file, call in (
+                ("arch/x86/kernel/smpboot.c", r"(?P<call>cpu_startup_entry\(\w+\))"),
+                ("init/main.c", r"(?P<call>rest_init\(\))"),
+            )
+        ],
+    },
+)
+
+
+def fixes(arch: str) -> tuple[dict[str, Any], ...]:
+    """The fixes that a kernel of this architecture may need."""
+    return FIXES if arch == "um" else HOST_FIXES

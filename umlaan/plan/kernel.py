@@ -6,7 +6,7 @@ from typing import Any
 
 from umlaan.model.kernel import Kernel
 from umlaan.model.lab import Lab
-from umlaan.plan.fixes import FIXES
+from umlaan.plan.fixes import fixes
 from umlaan.plan.toolchain import build_root
 
 _MOST = 6
@@ -75,7 +75,7 @@ def spec(
         "make": dict(kernel.make),
         "modules": kernel.modules,
         "toolchain": build_root(kernel.toolchain, cache_dir),
-        "fixes": list(FIXES) if kernel.fixes and kernel.arch == "um" else [],
+        "fixes": list(fixes(kernel.arch)) if kernel.fixes else [],
     }
 
 
