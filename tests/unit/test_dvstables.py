@@ -96,6 +96,33 @@ def test_broken_tables_say_nothing_of_a_peer(text: str) -> None:
     ]
 
 
+def test_a_table_cut_anywhere_says_nothing_that_the_whole_one_does_not() -> None:
+    """A reader may come while the DVK writes; the name alone may be cut short."""
+
+    def said(row: dict[str, Any], *keys: str) -> list[Any]:
+        return [row[key] for key in keys]
+
+    for table, parse, keys in (
+        (NODES_HOST, dvstables.nodes, ("flags", "proxy", "sent", "received", "dcs")),
+        (NODES_UML, dvstables.nodes, ("flags", "proxy", "sent", "received", "dcs")),
+        (PROXIES_HOST, dvstables.proxies, ("flags", "sender", "receiver", "name")),
+        (PROXIES_UML, dvstables.proxies, ("flags", "sender", "receiver", "name")),
+    ):
+        whole = parse(table)
+        for cut in range(len(table)):
+            for number, row in parse(table[:cut]).items():
+                assert said(row, *keys) == said(whole[number], *keys), table[:cut]
+    rows = [(r["endpoint"], r["pid"], r["node"]) for r in dvstables.procs(PROCS)]
+    for cut in range(len(PROCS)):
+        found = [(r["endpoint"], r["pid"], r["node"]) for r in dvstables.procs(PROCS[:cut])]
+        assert found == rows[: len(found)], PROCS[:cut]
+    values = dvstables.info(INFO)
+    for cut in range(len(INFO)):
+        # Only the last value may be short.
+        *before, _ = [*dvstables.info(INFO[:cut]).items()] or [("", "")]
+        assert dict(before).items() <= values.items()
+
+
 def test_the_cells_that_do_not_agree_are_marked() -> None:
     host = {
         "name": "node0",
