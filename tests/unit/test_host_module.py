@@ -199,6 +199,28 @@ def test_another_value_or_another_build_is_loaded_again(kept_loaded: Host) -> No
     assert host.problems() == []
 
 
+def test_a_value_that_the_module_sets_itself_is_no_difference(
+    kept_loaded: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, level = kept_loaded, kept_loaded.folder / "sys/module/small/parameters/level"
+    with (host.folder / "bin/modprobe").open("a") as script:
+        script.write('echo 4294967295 >"$there/parameters/level"\n')
+    loaded.unload(host.spec, "")
+    host.load()
+    assert "small sets level itself: 4294967295, given 16" in capsys.readouterr().out
+    assert host.problems() == []
+    # The DVS's own programs may set it to anything later on.
+    level.write_text("7\n")
+    assert host.problems() == []
+    # Another wanted value is given to it all the same.
+    host.data["parameters"] = {"major": "33", "level": "17"}
+    assert "load it again, level 7 → 17" in host.problems()
+    host.load()
+    assert host.problems() == []
+    (host.folder / "sys/module/small/parameters/major").write_text("34\n")
+    assert host.problems() == ["load it again, major 34 → 33"]
+
+
 def test_one_in_use_is_not_taken_from_its_users(
     kept_loaded: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:

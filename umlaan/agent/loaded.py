@@ -13,7 +13,7 @@ from typing import Any
 
 from umlaan.agent import boot
 from umlaan.agent.chamber import BuildError, say
-from umlaan.agent.files import write_atomic
+from umlaan.agent.files import read_json, write_atomic, write_json
 
 _YES, _NO = {"y", "Y", "1"}, {"n", "N", "0"}
 MARK = "# Written by umlaan for lab {lab}."
@@ -79,12 +79,28 @@ def content_differs(spec: dict[str, Any], file: str) -> bool:
 def differences(spec: dict[str, Any], file: str) -> list[str]:
     """How the loaded module differs from what is wanted; empty where it does not."""
     rows = ["the loaded one is another build"] if content_differs(spec, file) else []
+    own = read_json(_own_values(spec)) or {}
+    for key, found in _values(spec).items():
+        # What the module set for itself when it was given this very value says nothing.
+        if own.get(key) != spec["parameters"][key]:
+            rows.append(f"{key} {found} → {spec['parameters'][key]}")
+    return rows
+
+
+def _values(spec: dict[str, Any]) -> dict[str, str]:
+    """The parameters whose values are others than the wanted ones, as the kernel says them."""
+    found = {}
     for key, wanted in spec["parameters"].items():
         path = f"{_sys(spec)}/parameters/{key}"
         # A parameter may be hidden from /sys: then nobody can tell.
-        if os.path.exists(path) and not same(wanted, found := boot.read(path).strip()):
-            rows.append(f"{key} {found} → {wanted}")
-    return rows
+        if os.path.exists(path) and not same(wanted, value := boot.read(path).strip()):
+            found[key] = value
+    return found
+
+
+def _own_values(spec: dict[str, Any]) -> str:
+    """The record of parameters that the module does not leave as they are given: dvk's dbglvl."""
+    return f"{spec['dir']}.loaded.json"
 
 
 def problems(spec: dict[str, Any], file: str) -> list[str]:
@@ -139,8 +155,14 @@ def load(spec: dict[str, Any], file: str) -> None:
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
         by = ["modprobe", _name(spec)] if "/lib/modules/" in file else ["insmod", file]
         boot.run([*by, *parameters(spec)])
-        if rows := differences(spec, file):
-            raise BuildError(f"module {spec['name']}: loaded, but {'; '.join(rows)}")
+        own = _values(spec)
+        for key, value in own.items():
+            say(
+                f"module {spec['name']} sets {key} itself: {value}, given {spec['parameters'][key]}"
+            )
+        write_json(_own_values(spec), {key: spec["parameters"][key] for key in own})
+        if content_differs(spec, file):
+            raise BuildError(f"module {spec['name']}: loaded, but it is another build than {file}")
     for path, number in spec["devices"].items():
         target = boot.at(spec, path)
         if device(target) == number:
