@@ -221,6 +221,23 @@ def test_a_value_that_the_module_sets_itself_is_no_difference(
     assert host.problems() == ["load it again, major 34 → 33"]
 
 
+def test_one_that_cannot_be_unloaded_waits_for_a_reboot(
+    kept_loaded: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = kept_loaded
+    host.data |= {"unload": False, "parameters": {"major": "34"}}
+    before = len(host.machine.calls)
+    assert module.main(["load", encode(host.spec)]) == 1
+    assert "(major 33 → 34): it is loaded and cannot be unloaded" in capsys.readouterr().err
+    # The new file is put there all the same: the next boot loads it.
+    host.build("note2")
+    host.place()
+    assert b"note2" in host.extra.read_bytes()
+    assert not any(call.startswith("rmmod") for call in host.machine.calls[before:])
+    host.away()
+    assert "stays loaded until the next boot" in capsys.readouterr().out
+
+
 def test_one_in_use_is_not_taken_from_its_users(
     kept_loaded: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:

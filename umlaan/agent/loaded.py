@@ -137,9 +137,14 @@ def unload(spec: dict[str, Any], reason: str) -> None:
     """Unload it if it is loaded. BuildError where something uses it."""
     if not os.path.isdir(_sys(spec)):
         return
+    why = f" ({reason})" if reason else ""
+    if not spec["unload"]:
+        raise BuildError(
+            f"module {spec['name']}{why}: it is loaded and cannot be unloaded "
+            "(host_modules.unload is False): reboot, then run again"
+        )
     users = boot.read(f"{_sys(spec)}/refcnt").strip()
     if users not in ("", "0"):
-        why = f" ({reason})" if reason else ""
         raise BuildError(
             f"module {spec['name']}{why}: it is loaded and in use by {users}; end what uses it "
             "(a DVS that is initialised counts as one) or reboot, then run again"

@@ -101,7 +101,7 @@ def place(spec: dict[str, Any]) -> None:
         raise BuildError(f"module {spec['name']}: nothing was built or brought here")
     release, file = stamp["release"], f"{spec['dir']}/{spec['file']}"
     check_vermagic(file, release)
-    if spec["load"] and boot.running(spec)["release"] == release:
+    if spec["load"] and spec["unload"] and boot.running(spec)["release"] == release:
         # A test loads the new one; and one that is to stay loaded is then the new one, too.
         loaded.unload(spec, f"{spec['file']} is to be replaced")
     test(spec, names_of(spec, release))
@@ -114,7 +114,7 @@ def place(spec: dict[str, Any]) -> None:
         if row["path"] not in wanted:
             take_away(row)
     kept = {k: stamp[k] for k in ("key", "release", "vermagic", "sha256")}
-    kept |= {"tests": spec["tests"], "load": spec["load"]}
+    kept |= {"tests": spec["tests"], "load": spec["load"], "unload": spec["unload"]}
     for target in wanted:
         row = next((r for r in stay if r["path"] == target), None) or _first(spec, target)
         stay = [*(r for r in stay if r["path"] != target), row]
@@ -213,7 +213,8 @@ def away(spec: dict[str, Any]) -> None:
     for folder, record in records(spec).items():
         if record.get("load"):
             try:
-                loaded.unload({**spec, "name": os.path.basename(folder)}, "")
+                unload = record.get("unload", True)
+                loaded.unload({**spec, "name": os.path.basename(folder), "unload": unload}, "")
             except BuildError as fault:
                 say(f"{fault}. It stays loaded until the next boot")
         rows = record.get("paths", [])
@@ -222,6 +223,8 @@ def away(spec: dict[str, Any]) -> None:
         if any("/lib/modules/" in row["path"] for row in rows):
             depmod(spec, record["release"])
         os.unlink(f"{folder}.placed.json")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}.loaded.json")
         shutil.rmtree(f"{folder}.before", ignore_errors=True)
     for path in loaded.files_of(spec):
         os.unlink(path)

@@ -55,6 +55,7 @@ class HostModule(Model):
         ("/lib/modules/{release}/extra/{file}",), description="where the tested file is put"
     )
     load: bool = Field(False, description="keep it loaded, after a boot by systemd as well")
+    unload: bool = Field(True, description="False: only a reboot takes it out of the kernel")
     parameters: dict[EnvName, OneLine] = Field(
         default_factory=dict, description="what it is loaded with"
     )

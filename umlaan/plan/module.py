@@ -21,6 +21,7 @@ def spec(
         "tests": list(module.tests),
         "places": list(module.places),
         "load": module.load,
+        "unload": module.unload,
         "parameters": {k: v.format(debug=debug) for k, v in module.parameters.items()},
         "devices": dict(module.devices),
         "lab": where.lab,

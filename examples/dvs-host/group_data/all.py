@@ -42,6 +42,8 @@ host_modules = [
         "places": ["/lib/modules/{release}/extra/{file}", "{dvs}/dvk-mod/{file}"],
         # mknod /dev/dvk c 33 0; insmod dvk.ko …
         "load": True,
+        # Its end patches the kernel's text back, which oopses: text_poke, seen on 4.9.88.
+        "unload": False,
         "parameters": {
             "dvk_major": "33",
             "dvk_minor": "0",
