@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,15 @@ def test_under_systemd_a_unit_makes_the_dc(side: Any, monkeypatch: pytest.Monkey
     unit = "umlaan-umlaan-dvs-up.service"
     assert f"systemctl restart {unit}" in scripts[0] and f"-u {unit}" in scripts[0]
     assert f"{side['folder']}/up" not in scripts[0]
+
+
+def test_a_wait_is_by_the_clock_and_quotes_what_was_said(side: Any) -> None:
+    """Where the condition itself takes its time, tries would last for many times the deadline."""
+    script = Path(side["folder"]) / "up"
+    text = script.read_text().replace("-gt 15 ]", "-gt 1 ]").replace("./test_dvs_init", "echo no;:")
+    script.write_text(text.replace("initialised() {", "initialised() {\n    sleep 0.5; return 1"))
+    begun = time.monotonic()
+    done = subprocess.run([script], capture_output=True, text=True)
+    assert done.returncode == 1 and "waited 15 s for nodeid=0 in" in done.stderr
+    assert done.stderr.endswith("in vain\nno\n")
+    assert time.monotonic() - begun < 10

@@ -80,7 +80,7 @@ dvs = {
     "programs": {
         **_same["dvs"]["programs"],
         "dc": "cd ../dvs-apps/dc_init && ./dc_init {config}",
-        "dc_config": {"nr_procs": 256, "nr_tasks": 34, "nr_sysprocs": 64, "memory": 512},
+        "dc_config": {"memory": 512},
         "dc_file": "{dest}/dvs-apps/dc_init/DC{dcid}.sh",
         "guest_dc": "./test_dc_init -d {dcid}",
         # As the page has it: this machine has more than one CPU, where chrt helps nothing.
