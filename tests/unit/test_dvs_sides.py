@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from umlaan.model.dvs import Programs
 from umlaan.model.lab import HostData, Lab, build_lab
-from umlaan.plan import dvssides
+from umlaan.plan import dvssides, node
 
 SAMPLE: dict[str, Any] = runpy.run_path(
     str(Path(__file__).resolve().parents[2] / "group_data/all.py")
@@ -131,6 +131,8 @@ def test_a_question_for_32_nodes_fits_one_argument() -> None:
         ("environment", {"X": "{size}"}, "unknown {size}"),
         ("proxy_restart", "machine", "'proxy' or 'node'"),
         ("init", "./test_dvs_init {config}", "unknown {config}"),
+        ("dc_file", "/run/{name}/DC{dcid}.sh", "unknown {name}; allowed: dcid, dest, run"),
+        ("host_state", "/run/{dcid}", "unknown {dcid}; allowed: dest, run"),
         ("dc_config", {"memory": 512}, "dc does not take it; for example ./dc_init {config}"),
         ("dc_config", {"Memory": 512}, "should match pattern"),
     ],
@@ -166,3 +168,12 @@ def test_a_dc_is_made_from_a_configuration_file_of_its_own() -> None:
     other = dvssides.sides(lab(1, dvs={**SAMPLE, "programs": more}))
     assert other[0]["dcs"][0]["made"] != sides[0]["dcs"][0]["made"]
     assert other[1]["dcs"][0]["made"] == sides[1]["dcs"][0]["made"]
+
+
+def test_a_dc_file_may_stand_in_the_tree_that_makes_it() -> None:
+    programs = {**SAMPLE["programs"], "dc_file": "{dest}/dvs-apps/dc_init/DC{dcid}.sh"}
+    made = lab(1, dvs={**SAMPLE, "programs": programs}, state_dir="/srv/mine")
+    path = "/srv/mine/dvs/ioctl/dvs-apps/dc_init/DC0.sh"
+    assert dvssides.sides(made)[0]["dcs"][0]["file"] == path
+    # The node is launched in that DC.
+    assert node.dc_file(made, made.node("node1")) == (path, True)

@@ -18,7 +18,7 @@ from umlaan.measure.cases import Place
 from umlaan.measure.ledger import End, Kernel
 from umlaan.measure.programs import Tree
 from umlaan.measure.sides import Done, LocalSide, Side, SideError, SshSide
-from umlaan.model.dvs import GUEST_RUN, Dvs, host_run
+from umlaan.model.dvs import GUEST_RUN, Dvs, host_run, host_tree
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
@@ -126,7 +126,7 @@ def _host_peer(lab: Lab, host: LabHost, via: Sequence[str]) -> Peer:
     programs, dcid = dvs.programs, settings.node.dcid or 0
     dc_file = programs.dc_file_on_host(host.state_dir, dcid)
     side = LocalSide(host.label, host.network.namespace, via)
-    folder = f"{host.state_dir}/dvs/ioctl"
+    folder = host_tree(host.state_dir)
     found = _parts(
         side,
         {

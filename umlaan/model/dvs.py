@@ -13,6 +13,12 @@ VariantName = Literal["ioctl", "ipc"]
 GUEST_RUN = "/run/umlaan"
 _NAMES = {"node", "name", "dcid", "cluster", "debug", "remote", "remote_name", "remote_address"}
 _NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name", "base_port"}
+_ONLY = {
+    "dc": _NAMES | {"config"},
+    "guest_dc": _NAMES | {"config"},
+    "dc_file": {"dcid", "dest", "run"},
+    "host_state": {"dest", "run"},
+}
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 ConfigValue = Annotated[str, StringConstraints(pattern=r"^[^\n\x00\"]*$")]
 
@@ -20,6 +26,11 @@ ConfigValue = Annotated[str, StringConstraints(pattern=r"^[^\n\x00\"]*$")]
 def host_run(state_dir: str) -> str:
     """The folder of a lab on its lab host that lasts no longer than the lab is up."""
     return f"{state_dir}/run"
+
+
+def host_tree(state_dir: str) -> str:
+    """The ioctl copy of the DVS on a lab host, whose programs run there."""
+    return f"{state_dir}/dvs/ioctl"
 
 
 class BuildStep(Model):
@@ -94,8 +105,7 @@ class Programs(Model):
     @field_validator("*")
     @classmethod
     def _known_names(cls, value: object, info: ValidationInfo) -> object:
-        more = {"config"} if info.field_name in ("dc", "guest_dc") else set()
-        return known_names(value, _NAMES | more)
+        return known_names(value, _ONLY.get(info.field_name or "", _NAMES))
 
     @model_validator(mode="after")
     def _config_is_given(self) -> Programs:
@@ -105,13 +115,15 @@ class Programs(Model):
 
     def state_on_host(self, state_dir: str) -> str:
         """Where the tables stand on a lab host."""
-        return (self.host_state or self.state).format(run=host_run(state_dir))
+        dest, run = host_tree(state_dir), host_run(state_dir)
+        return (self.host_state or self.state).format(dest=dest, run=run)
 
     def dc_file_on_host(self, state_dir: str, dcid: int) -> str | None:
         """The DC file on a lab host; None where making a DC leaves no init."""
         if self.dc_file is None:
             return None
-        return self.dc_file.format(run=host_run(state_dir), dcid=dcid)
+        dest, run = host_tree(state_dir), host_run(state_dir)
+        return self.dc_file.format(dest=dest, run=run, dcid=dcid)
 
 
 class Dvs(Model):

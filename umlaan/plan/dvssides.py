@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from umlaan.agent import sysvinit
-from umlaan.model.dvs import GUEST_RUN, Dvs, Programs, host_run
+from umlaan.model.dvs import GUEST_RUN, Dvs, Programs, host_run, host_tree
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
@@ -74,7 +74,7 @@ class _Maker:
         self.network = one.network
         self.dcids = sorted(_dcids(lab, one)) if dvs.programs.dc is not None else []
         if isinstance(one, LabHost):
-            self.run, self.tree = host_run(one.state_dir), f"{one.state_dir}/dvs/ioctl"
+            self.run, self.tree = host_run(one.state_dir), host_tree(one.state_dir)
             self.state = self.programs.state_on_host(one.state_dir)
             self.folder = f"{one.state_dir}/services"
             self.name = one.label

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from umlaan.model.dvs import host_tree
 from umlaan.model.host import LabHost
 from umlaan.model.hostkernel import HostModule
 
@@ -26,7 +27,7 @@ def spec(
         "devices": dict(module.devices),
         "lab": where.lab,
         "state_dir": where.state_dir,
-        "dvs": f"{where.state_dir}/dvs/ioctl",
+        "dvs": host_tree(where.state_dir),
         "cache": cache,
         "kernel": kernel,
     }

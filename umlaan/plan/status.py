@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal, TypeVar
 
 from umlaan.agent import dvstables
+from umlaan.model.dvs import host_tree
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
@@ -67,7 +68,7 @@ def host_output(lab: Lab, host: LabHost, found: Found, live: Row) -> HostOutput:
     tree = None
     if dvs and "ioctl" in dvs.variants:
         state: Literal["as built", "not built"] = "as built" if built else "not built"
-        path = f"{host.state_dir}/dvs/ioctl"
+        path = host_tree(host.state_dir)
         tree = DvsOutput(sha256=built["hash"] if built else None, path=path, state=state)
     return HostOutput(
         name=host.name,
