@@ -33,6 +33,7 @@ def lacking(folder: Path, *joins: tuple[int, int]) -> tuple[int, list[str]]:
     """Exit code and words of the join script's own function, for (node, dcid) pairs."""
     side = {
         **{key: str(folder) for key in ("state", "folder", "run")},
+        "pauses": [1, 3],
         "joins": [
             {"number": number, "pattern": f"X{'.' * dcid}$", "command": "true"}
             for number, dcid in joins
@@ -108,4 +109,6 @@ def test_a_node_that_takes_long_to_boot_gets_long_for_its_answers(
     for boot_timeout in (90, 900):
         side = dvssides.sides(lab(1, node={"boot_timeout": boot_timeout}))[1]
         assert dvslook.look(dvssides.light(side))["error"] == "no answer"
+        script = side["files"][f"{side['folder']}/dvs-join/run"]
+        assert f"pause={3 if boot_timeout == 90 else 22}\n" in script
     assert waits[0] == 20 and waits[-1] == 150

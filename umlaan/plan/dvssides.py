@@ -233,6 +233,8 @@ class _Maker:
             "init": shlex.quote(side["init"]),
             "dcs": [{**dc, "made": shlex.quote(dc["made"])} for dc in side["dcs"]],
             "joins": joins,
+            # Seconds between looks, while a join lacks and once none does: each costs processes.
+            "pauses": [max(1, round(side["patience"] / 40)), round(side["patience"] * 3 / 20)],
             "proxy_dir": shlex.quote(f"{self.tree}/{programs.proxy_dir}"),
         }
         files = {f"{folder}/up": render("dvs/up.j2", side=values)}
