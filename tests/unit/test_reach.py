@@ -85,4 +85,4 @@ def test_a_node_that_may_boot_long_may_greet_late() -> None:
     node = slow.node("node1")
     assert "ConnectTimeout=50" in ssh_words(node)
     assert plan.question(slow, (node,))["reach"] == 10.0
-    assert connect_timeout(lab_of(dvs=None, node={"boot_timeout": 3600}).node("node1")) == 60
+    assert connect_timeout(lab_of(dvs=None, node={"boot_timeout": 3600}).node("node1")) == 180

@@ -13,7 +13,7 @@ def in_namespace(node: Node) -> list[str]:
 
 def connect_timeout(node: Node) -> int:
     """Seconds until a guest's sshd must greet: 5, more for one that is given long to boot."""
-    return max(5, min(60, node.settings.boot_timeout // 18))
+    return max(5, min(180, node.settings.boot_timeout // 18))
 
 
 def ssh_options(node: Node) -> list[str]:
