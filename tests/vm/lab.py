@@ -37,7 +37,7 @@ class Result:
 
 # What the machine and its disks are made with; bin/test-tools brings it. Nothing here is skipped.
 TOOLS = ("qemu-system-x86_64", "qemu-img", "sfdisk", "mmdebstrap", "grub-mkimage", "mke2fs", "ssh")
-LIMIT = pytest.mark.timeout(3600)
+LIMIT = pytest.mark.timeout(7200)
 
 
 class Lab:
@@ -64,10 +64,11 @@ class Lab:
         rows = [f"{name} = {value!r}" for name, value in self.data.items()]
         (self.folder / "group_data/all.py").write_text("\n".join(rows) + "\n")
 
-    def run(self, story: str, *nodes: str, timeout: float = 2400) -> Result:
+    def run(self, story: str, *nodes: str, limit: str = "", timeout: float = 3600) -> Result:
         self.write(*nodes)
         started = time.monotonic()
         words = [str(Path(sys.executable).parent / "pyinfra"), "-y", "inventory.py", story]
+        words += ["--limit", limit] if limit else []
         done = subprocess.run(
             words,
             cwd=self.folder,

@@ -30,7 +30,7 @@ DATA: dict[str, Any] = {
     "lab": "vm",
     "network": {"namespace": None},
     "root": "/dev/sdb6",
-    "node": {"mem": "192M", "boot_timeout": 900},
+    "node": {"mem": "192M", "boot_timeout": 1800},
     "dvs": DVS,
 }
 
@@ -43,7 +43,7 @@ def inside(lab: Lab, command: str) -> str:
     # A new connection costs this guest half a minute.
     words += ["-o", f"ControlPath={STATE}/nodes/node1/ssh", "-o", "ControlPersist=600"]
     line = f"{shlex.join([*words, 'root@192.168.1.101', command])} 2>/dev/null"
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 1800
     while True:
         done = lab.machine.ssh(line, check=False, timeout=600)
         if not done.returncode:
