@@ -75,3 +75,12 @@ def test_a_nodes_part_waits_with_it(
     more: Any = {"on": NODE, "data": DATA, "responses": answer, "before": kernel_is_awaited}
     assert commands_of(operation, *words, **more) == []
     assert "waits for the DVS of its lab host" in caplog.text
+
+
+def test_a_node_that_only_waits_is_down_and_not_absent(run: SimpleNamespace) -> None:
+    run.waiting.add(LAB)
+    root = {**DATA, "lab_host": LAB, "root": "/dev/sdb6"}
+    answer = {"node-state": json.dumps({"node1": DOWN})}
+    more: Any = {"on": NODE, "data": root, "responses": answer, "before": kernel_is_awaited}
+    assert commands_of(verify.both_sides, **more) == []
+    assert run.nodes == {"node1": "down"}

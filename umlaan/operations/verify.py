@@ -35,7 +35,12 @@ def both_sides() -> Generator[PyinfraCommand, None, None]:
     wanted = lab().node(context_host.name.removeprefix("@uml/"))
     row = row_of(wanted)
     run.nodes[wanted.name] = node_plan.life(wanted, row)
-    if not executing() or pending.node_waits(wanted.host, f"{wanted.name}: its verification"):
+    if not executing():
+        return
+    if pending.node_waits(wanted.host, f"{wanted.name}: its verification"):
+        if run.nodes[wanted.name] == "absent":
+            # This run has made its root ready; only its launch waits.
+            run.nodes[wanted.name] = "down"
         return
     if row is None or not row["running"]:
         yield from fail(f"{wanted.name}: is not up")
