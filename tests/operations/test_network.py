@@ -122,6 +122,17 @@ TAP_DRIFTS = {
 }
 
 
+def test_a_kernel_that_does_not_say_tun_or_tap_is_read_by_the_mac_address() -> None:
+    """Linux before 4.16, the procedure's 4.9 among them: a tap of a running UML is not remade."""
+    found = whole()
+    of(found, "HTAP")["linkinfo"]["info_data"] = {}
+    assert run("tap", found) == []
+    of(found, "HTAP")["address"] = ""
+    reasons: list[tuple[str, str]] = []
+    assert run("tap", found, reasons=reasons)
+    assert reasons[0] == (NODE, "tap HTAP: make, it is a tun")
+
+
 @pytest.mark.parametrize("name", TAP_DRIFTS)
 def test_each_drift_of_the_tap_alone(name: str) -> None:
     fields, command, reason = TAP_DRIFTS[name]

@@ -124,9 +124,14 @@ def _link(row: dict[str, Any], tx: dict[str, bool]) -> Link:
         master=row.get("master"),
         addresses=addresses,
         snooping=None if snooping is None else bool(snooping),
-        tap=info.get("info_kind") == "tun" and data.get("type") == "tap",
+        tap=info.get("info_kind") == "tun" and _is_tap(data.get("type"), row),
         tx=tx.get(row["ifname"]),
     )
+
+
+def _is_tap(said: str | None, row: dict[str, Any]) -> bool:
+    """Kernels before 4.16 do not say which of both it is; a tun has no MAC address."""
+    return said == "tap" if said else bool(row.get("address"))
 
 
 @dataclass(frozen=True)
