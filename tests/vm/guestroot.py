@@ -20,7 +20,7 @@ UUID = "b7a0c3de-5f1e-4d0c-8f52-6c1b8d2e9f06"
 PACKAGES = ("openssh-server", "iproute2", "iputils-ping", "ifupdown", "busybox-static", "runit")
 # What scripts call most, of one static file: each page that a program touches costs a millisecond
 # here, and a shared library has a hundred. Not where a real DVS's tables want one whole read.
-APPLETS = ("awk", "cat", "grep", "mkdir", "mktemp", "mv", "rm", "sha256sum", "sleep", "tail")
+APPLETS = ("awk", "cat", "mkdir", "sleep")
 INITTAB = """::sysinit:/etc/rc.start
 ::respawn:/usr/bin/runsvdir -P /etc/service
 ::respawn:/bin/busybox getty -n -l /bin/sh 38400 tty1
