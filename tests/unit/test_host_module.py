@@ -212,9 +212,17 @@ def test_a_value_that_the_module_sets_itself_is_no_difference(
     # The DVS's own programs may set it to anything later on.
     level.write_text("7\n")
     assert host.problems() == []
-    # Another wanted value is given to it all the same.
-    host.data["parameters"] = {"major": "33", "level": "17"}
+    # Another wanted value is given to it all the same; or at the next boot, by its file.
+    host.data |= {"unload": False, "parameters": {"major": "33", "level": "17"}}
     assert "load it again, level 7 → 17" in host.problems()
+    assert module.main(["load", encode(host.spec)]) == 1
+    assert host.problems() == ["load it again, level 7 → 17"]
+    boot_id = host.folder / "proc/sys/kernel/random/boot_id"
+    boot_id.parent.mkdir(parents=True, exist_ok=True)
+    boot_id.write_text("another\n")
+    assert host.problems() == []
+    host.data["unload"] = True
+    loaded.unload(host.spec, "")
     host.load()
     assert host.problems() == []
     (host.folder / "sys/module/small/parameters/major").write_text("34\n")
@@ -229,7 +237,9 @@ def test_one_that_cannot_be_unloaded_waits_for_a_reboot(
     before = len(host.machine.calls)
     assert module.main(["load", encode(host.spec)]) == 1
     assert "(major 33 → 34): it is loaded and cannot be unloaded" in capsys.readouterr().err
-    # The new file is put there all the same: the next boot loads it.
+    # What the next boot loads is written all the same, and the new file is put there.
+    conf = host.folder / "etc/modprobe.d/umlaan-umlaan-small.conf"
+    assert conf.read_text().endswith("options small major=34\n")
     host.build("note2")
     host.place()
     assert b"note2" in host.extra.read_bytes()

@@ -79,11 +79,16 @@ def content_differs(spec: dict[str, Any], file: str) -> bool:
 def differences(spec: dict[str, Any], file: str) -> list[str]:
     """How the loaded module differs from what is wanted; empty where it does not."""
     rows = ["the loaded one is another build"] if content_differs(spec, file) else []
-    own = read_json(_own_values(spec)) or {}
+    own = read_json(_own_values(spec)) or {"given": {}}
     for key, found in _values(spec).items():
-        # What the module set for itself when it was given this very value says nothing.
-        if own.get(key) != spec["parameters"][key]:
-            rows.append(f"{key} {found} → {spec['parameters'][key]}")
+        # What the module sets for itself says nothing. It was given what is wanted if a run says
+        # so, or if it was loaded by a boot since: that reads the files that are compared as well.
+        if key in own["given"] and (
+            own["boot"] != boot.running(spec)["boot_id"]
+            or own["given"][key] == spec["parameters"][key]
+        ):
+            continue
+        rows.append(f"{key} {found} → {spec['parameters'][key]}")
     return rows
 
 
@@ -155,6 +160,9 @@ def unload(spec: dict[str, Any], reason: str) -> None:
 def load(spec: dict[str, Any], file: str) -> None:
     """Load it with its parameters, make its devices, write what does so at each boot."""
     if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
+        if not spec["unload"]:
+            # The next boot has to load what is wanted, not what was.
+            _write(spec)
         unload(spec, "; ".join(rows))
     if not os.path.isdir(_sys(spec)):
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
@@ -165,7 +173,8 @@ def load(spec: dict[str, Any], file: str) -> None:
             say(
                 f"module {spec['name']} sets {key} itself: {value}, given {spec['parameters'][key]}"
             )
-        write_json(_own_values(spec), {key: spec["parameters"][key] for key in own})
+        given = {key: spec["parameters"][key] for key in own}
+        write_json(_own_values(spec), {"boot": boot.running(spec)["boot_id"], "given": given})
         if content_differs(spec, file):
             raise BuildError(f"module {spec['name']}: loaded, but it is another build than {file}")
     for path, number in spec["devices"].items():
@@ -175,10 +184,14 @@ def load(spec: dict[str, Any], file: str) -> None:
         if os.path.lexists(target):
             raise BuildError(f"{target} is there and is not character device {number}")
         boot.run(["mknod", "-m", "600", target, "c", *number.split(":")])
+    _write(spec)
+    say(f"module {spec['name']} is loaded")
+
+
+def _write(spec: dict[str, Any]) -> None:
     for path, text in files(spec).items():
         if boot.read(path) != text:
             write_atomic(path, text.encode(), 0o644)
     for path in _own_files(spec):
         if path not in files(spec):
             os.unlink(path)
-    say(f"module {spec['name']} is loaded")
