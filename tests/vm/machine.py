@@ -199,8 +199,9 @@ class Machine:
 
 
 if __name__ == "__main__":
-    # By hand: python -m tests.vm.machine FOLDER [PORT]; the machine lives as long as this does.
-    one = Machine(Path(sys.argv[1]), port=int(sys.argv[2]) if len(sys.argv) > 2 else free_port())
+    # By hand: python -m tests.vm.machine FOLDER [PORT [ARCH]]; it lives as long as this does.
+    folder, port, arch, *_ = [*sys.argv[1:], *("", "0", "amd64")[len(sys.argv) - 1 :]]
+    one = Machine(Path(folder), arch=arch, port=int(port) or free_port())
     if not (one.folder / "sda.qcow2").exists():
         one.create()
         print(f"first boot: {one.first_boot():.0f} s", flush=True)
