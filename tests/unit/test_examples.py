@@ -12,6 +12,7 @@ import pytest
 
 from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.plan import dvssides
+from umlaan.plan import node as node_plan
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -104,7 +105,11 @@ def test_the_procedure_to_the_letter() -> None:
     assert module.load and module.parameters["dvk_major"] == "33"
     assert module.devices == {"/dev/dvk": "33:0"}
     run = side["files"][f"{side['folder']}/dvs-proxy-node1/run"]
-    assert "exec ./lz4tcp_proxy_bat -bBZ -n node1 -i 1" in run
+    assert "exec taskset -c 0 chrt -f 1 ./lz4tcp_proxy_bat -bBZ -n node1 -i 1" in run
+    # The UML is launched in the PID namespace of the DC that dc_init makes of its file.
+    assert f"./dc_init {side['folder']}/dc0.cfg" in up
+    assert "memory 512;" in side["files"][f"{side['folder']}/dc0.cfg"]
+    assert node_plan.dc_file(made, node) == (f"{side['tree']}/dvs-apps/dc_init/DC0.sh", True)
 
 
 @pytest.mark.parametrize("name", ["dvs", "dvs-host"])
