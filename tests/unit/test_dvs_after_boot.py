@@ -124,3 +124,12 @@ def test_a_wait_is_by_the_clock_and_quotes_what_was_said(side: Any) -> None:
     assert done.returncode == 1 and "waited 15 s for nodeid=0 in" in done.stderr
     assert done.stderr.endswith("in vain\nno\n")
     assert time.monotonic() - begun < 10
+
+
+def test_a_dvs_without_an_end_of_its_own_is_not_said_to_be_down(side: Any) -> None:
+    up(side)
+    order = {"side": dvssides.asked({**side, "init_end": None}), "kind": "own"}
+    said = dvsup.down(order)
+    assert "the DVS stays initialised until the next boot" in said
+    assert dvslook.look(side)["dcs"]["0"]["fault"]
+    assert dvsup.down({**order, "side": dvssides.asked(side)}) == "node0: DVS down"

@@ -306,6 +306,11 @@ def down(order: dict[str, Any]) -> str:
     left += [f"service {name}" for name, row in view["services"].items() if row["up"]]
     if left:
         raise NotUp(f"{side['name']}: still there: {', '.join(left)}")
+    if "info" in view["files"]:
+        return (
+            f"{side['name']}: DC and services down; the DVS stays initialised until the next boot, "
+            "dvs.programs.init_end is None"
+        )
     return f"{side['name']}: DVS down"
 
 
