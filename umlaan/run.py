@@ -182,5 +182,7 @@ def _lock(host: Host, lab_host: LabHost) -> Any:
         answer = stdout.readline().strip()
         kept = (stdin, stdout)
     if (refused := lablock.refusal(host.name, answer)) is not None:
+        # A channel that is still held when the interpreter ends would end it with a traceback.
+        kept = stdin = stdout = None
         raise DeployError(refused)
     return kept

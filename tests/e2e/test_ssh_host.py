@@ -6,6 +6,8 @@ Nothing of the checkout is used there but the agent's zip; the tests run in orde
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from tests.e2e.lab import Lab
 from tests.e2e.sshd import ADDRESS, serving
+from umlaan.plan import lablock
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -106,6 +109,20 @@ def test_an_unreachable_lab_host_is_one_message(lab: Lab) -> None:
         assert lab.deploy().code != 0
     finally:
         lab.node0 = kept
+
+
+def test_a_lab_that_another_run_holds_is_one_message(lab: Lab) -> None:
+    words = [sys.executable, "-S", "-m", "umlaan.agent", *lablock.words(lab.name, "somebody")]
+    held = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert held.stdin and held.stdout
+    try:
+        assert held.stdout.readline() == "locked\n"
+        result = lab.deploy()
+        assert result.code != 0 and f"at work on {ADDRESS}: " in result.output, result.output
+        assert "Traceback" not in result.output, result.output
+    finally:
+        held.stdin.close()
+        held.wait(30)
 
 
 def test_down_and_destroy_over_ssh(lab: Lab) -> None:
