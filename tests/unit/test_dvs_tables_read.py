@@ -75,6 +75,22 @@ def test_a_look_that_found_an_empty_table_looks_again(monkeypatch: pytest.Monkey
     assert view["files"]["nodes"].startswith(NODES) and said == []
 
 
+def test_a_guest_whose_sshd_starts_anew_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(dvslook.time, "sleep", pauses.append)
+    refused = (255, "", "ssh: connect to host 192.168.1.101 port 22: Connection refused\n")
+    whole = (0, f"==> nodes <==\n{NODES}\n==> @services <==\nkind runit\n", "")
+    said = [refused, refused, whole]
+    monkeypatch.setattr(dvslook, "run_there", lambda *_: said.pop(0))
+    assert dvslook.look(SIDE)["answers"] and pauses == [1.0, 1.0]
+    said = [refused] * 9
+    view = dvslook.look(SIDE)
+    assert not view["answers"] and "refused" in view["error"] and len(said) == 9 - dvslook.LOOKS
+    # What else goes wrong is told at once.
+    said = [(255, "", "Permission denied")]
+    assert dvslook.look(SIDE)["error"] == "Permission denied" and said == []
+
+
 def test_a_table_that_stays_empty_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         dvslook, "run_there", lambda *_: (0, "==> info <==\n==> @pids <==\n==> @services <==\n", "")

@@ -10,6 +10,7 @@ import concurrent.futures
 import re
 import shlex
 import subprocess
+import time
 from typing import Any
 
 from umlaan.agent import supervise, sysvinit
@@ -19,6 +20,7 @@ View = dict[str, Any]
 _SECTION = re.compile(r"^==> (.+) <==$")
 _SV = re.compile(r"^(\w+): (\S+?): \(pid (\d+)\) (\d+)s")
 LOOKS = 4
+REFUSED = "Connection refused"
 PATIENCE_S = 20.0
 UNIT = "umlaan-{lab}-{service}.service"
 
@@ -227,7 +229,10 @@ def look(side: Side) -> View:
     """One side now; answers is False, with the error, where it did not answer whole."""
     for _ in range(LOOKS):
         view = _once(side, PATIENCE_S * slow(side))
-        if not blank(view):
+        if REFUSED in view["error"]:
+            # An sshd that starts anew does not listen for a moment.
+            time.sleep(slow(side))
+        elif not blank(view):
             break
     return view
 
