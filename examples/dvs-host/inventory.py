@@ -2,7 +2,8 @@
 
     pyinfra examples/dvs-host/inventory.py deploy.py
 
-It builds and installs a kernel and changes this machine's boot: read docs/kernels.md first.
+It builds and installs a kernel and changes this machine's boot: read docs/host-kernel.md and
+docs/dvs.md first.
 """
 
 node0 = ["@local"]
