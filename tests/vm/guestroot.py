@@ -80,9 +80,10 @@ def root(arch: str = "amd64") -> Path:
         ):
             (tree / name).write_text(text)
             (tree / name).chmod(mode)
-        (tree / "etc/service").mkdir(exist_ok=True)
-        for service in (tree / "etc/service").iterdir():
-            service.unlink()
+        # runit's package brings an sshd of its own, which ends the one that runs before it starts.
+        services = tree / "etc/service"
+        services.unlink(missing_ok=True)
+        services.mkdir()
         if arch == "amd64":
             for name in APPLETS:
                 (tree / "usr/local/bin" / name).symlink_to("/bin/busybox")
