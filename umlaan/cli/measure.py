@@ -142,7 +142,7 @@ def locked(session: Session) -> Iterator[None]:
     held: list[subprocess.Popen[str]] = []
     try:
         for host in session.lab.hosts:
-            words = lablock.words(host.lab, holder())
+            words = lablock.words(host.lab, f"umlaan measure, {holder()}")
             line = f"exec env {session.agent(host.name)} {shlex.join(words)}"
             process = subprocess.Popen(
                 session.argv(host.name, line),
