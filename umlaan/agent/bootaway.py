@@ -6,6 +6,7 @@ saved default. A kernel that runs is never taken away.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -63,6 +64,9 @@ def away(spec: dict[str, Any]) -> None:
     if found["files"] and grub(spec) is None:
         run(["update-grub"])
     shutil.rmtree(f"{spec['state_dir']}/host-kernel", ignore_errors=True)
+    # The rest went with an earlier destroy, while the kernel still ran.
+    with contextlib.suppress(OSError):
+        os.rmdir(spec["state_dir"])
 
 
 def main(argv: list[str]) -> int:
