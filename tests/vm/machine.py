@@ -5,10 +5,10 @@ Its user network is closed (restrict=on): nothing leaves it but the answers to t
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +200,12 @@ class Machine:
 
 if __name__ == "__main__":
     # By hand: python -m tests.vm.machine FOLDER [PORT [ARCH]]; it lives as long as this does.
-    folder, port, arch, *_ = [*sys.argv[1:], *("", "0", "amd64")[len(sys.argv) - 1 :]]
-    one = Machine(Path(folder), arch=arch, port=int(port) or free_port())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("arch", nargs="?", default="amd64")
+    given = parser.parse_args()
+    one = Machine(given.folder, arch=given.arch, port=given.port or free_port())
     if not (one.folder / "sda.qcow2").exists():
         one.create()
         print(f"first boot: {one.first_boot():.0f} s", flush=True)

@@ -32,10 +32,14 @@ def parameters(spec: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in sorted(spec["parameters"].items())]
 
 
+def _stem(spec: dict[str, Any]) -> str:
+    return f"umlaan-{spec['lab']}-{spec['name']}.conf"
+
+
 def files(spec: dict[str, Any]) -> dict[str, str]:
     """What has the module loaded at each boot, where its release runs."""
     mark, name = MARK.format(lab=spec["lab"]), _name(spec)
-    stem = f"umlaan-{spec['lab']}-{spec['name']}.conf"
+    stem = _stem(spec)
     words = " ".join(parameters(spec))
     found = {f"/etc/modules-load.d/{stem}": f"{mark}\n{name}\n"}
     if words:
@@ -117,16 +121,17 @@ def problems(spec: dict[str, Any], file: str) -> list[str]:
     for path, number in spec["devices"].items():
         if device(boot.at(spec, path)) != number:
             rows.append(f"make {path}, character device {number}")
-    for path, text in files(spec).items():
+    wanted = files(spec)
+    for path, text in wanted.items():
         if (there := boot.read(path)) != text:
             rows.append(f"{path} {'differs' if there else 'is missing'}")
-    gone = [path for path in _own_files(spec) if path not in files(spec)]
-    return rows + [f"{path} is no longer wanted" for path in gone]
+    return rows + [f"{path} is no longer wanted" for path in _unwanted(spec, wanted)]
 
 
-def _own_files(spec: dict[str, Any]) -> list[str]:
-    stem = f"/umlaan-{spec['lab']}-{spec['name']}.conf"
-    return [path for path in files_of(spec) if path.endswith(stem)]
+def _unwanted(spec: dict[str, Any], wanted: dict[str, str]) -> list[str]:
+    """This module's files that an earlier data wanted."""
+    own = [path for path in files_of(spec) if path.endswith(f"/{_stem(spec)}")]
+    return [path for path in own if path not in wanted]
 
 
 def device(path: str) -> str | None:
@@ -189,9 +194,9 @@ def load(spec: dict[str, Any], file: str) -> None:
 
 
 def _write(spec: dict[str, Any]) -> None:
-    for path, text in files(spec).items():
+    wanted = files(spec)
+    for path, text in wanted.items():
         if boot.read(path) != text:
             write_atomic(path, text.encode(), 0o644)
-    for path in _own_files(spec):
-        if path not in files(spec):
-            os.unlink(path)
+    for path in _unwanted(spec, wanted):
+        os.unlink(path)

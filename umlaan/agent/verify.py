@@ -80,7 +80,7 @@ def guest_view(spec: Spec) -> dict[str, Any]:
     deadline = time.monotonic() + RESTART_S
     while True:
         code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=patience)
-        if code != 255 or "Connection refused" not in output or time.monotonic() > deadline:
+        if code != 255 or dvslook.REFUSED not in output or time.monotonic() > deadline:
             break
         time.sleep(0.5)
     view: dict[str, Any] = {"addresses": [], "bad": [], "error": "", "ping": ""}

@@ -33,6 +33,11 @@ def host_tree(state_dir: str) -> str:
     return f"{state_dir}/dvs/ioctl"
 
 
+def _host_places(state_dir: str) -> dict[str, str]:
+    """What a lab host's paths may name."""
+    return {"dest": host_tree(state_dir), "run": host_run(state_dir)}
+
+
 class BuildStep(Model):
     """One make: ``make -C DIR VARIABLES TARGETS``. A variant's own variables come last.
 
@@ -115,15 +120,13 @@ class Programs(Model):
 
     def state_on_host(self, state_dir: str) -> str:
         """Where the tables stand on a lab host."""
-        dest, run = host_tree(state_dir), host_run(state_dir)
-        return (self.host_state or self.state).format(dest=dest, run=run)
+        return (self.host_state or self.state).format(**_host_places(state_dir))
 
     def dc_file_on_host(self, state_dir: str, dcid: int) -> str | None:
         """The DC file on a lab host; None where making a DC leaves no init."""
         if self.dc_file is None:
             return None
-        dest, run = host_tree(state_dir), host_run(state_dir)
-        return self.dc_file.format(dest=dest, run=run, dcid=dcid)
+        return self.dc_file.format(**_host_places(state_dir), dcid=dcid)
 
 
 class Dvs(Model):

@@ -82,6 +82,7 @@ class _Maker:
         else:
             self.run, self.tree, self.state = GUEST_RUN, dvs.dest, self.programs.state
             self.folder, self.name, self.log = GUEST_FOLDER, one.name, "/var/log"
+        self.configs = {dcid: self._config(dcid) for dcid in self.dcids}
 
     def filled(self, template: str, **more: object) -> str:
         """A template of the user's with every name that has a value here."""
@@ -174,7 +175,7 @@ class _Maker:
 
     def _dc(self, dcid: int) -> dict[str, Any]:
         programs, file = self.programs, self.programs.dc_file
-        end, text, config = programs.dc_end, self._config(dcid), self._config_path(dcid)
+        end, text, config = programs.dc_end, self.configs[dcid], self._config_path(dcid)
         if isinstance(self.one, Node) and programs.guest_dc is not None:
             file = None
         command = self.inside(programs.dc_dir, self._dc_template(), dcid=dcid, config=config)
@@ -238,8 +239,8 @@ class _Maker:
             "proxy_dir": shlex.quote(f"{self.tree}/{programs.proxy_dir}"),
         }
         files = {f"{folder}/up": render("dvs/up.j2", side=values)}
-        for dcid in self.dcids:
-            if (text := self._config(dcid)) is not None:
+        for dcid, text in self.configs.items():
+            if text is not None:
                 files[self._config_path(dcid)] = text
         for peer in side["peers"]:
             assert programs.proxy is not None
