@@ -61,6 +61,7 @@ if is_uml(host):
     guest.dvs_tree()
     guest.modules()
     dvs.up()
+    launch.anew()
     launch.launch()
     guest.dvs_up()
     verify.node()

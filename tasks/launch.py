@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from umlaan.operations import node
+from umlaan.operations import node, together
 from umlaan.operations.common import lab
 
 
@@ -13,6 +13,13 @@ from umlaan.operations.common import lab
 def revive() -> None:
     """A node that hangs is stopped, so that the stages before the launch can reach its root."""
     node.answering(name="Not hanging", node=lab().node(host.name.removeprefix("@uml/")))
+
+
+@deploy("Launch")
+def anew() -> None:
+    """A node that must start anew with its peers is stopped, where their proxies ask for it."""
+    one = lab().node(host.name.removeprefix("@uml/"))
+    together.ended(name="Proxies that outlived a peer", node=one)
 
 
 @deploy("Launch")

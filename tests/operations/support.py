@@ -41,17 +41,19 @@ def commands_of(
     reasons: list[tuple[str, str]] | None = None,
     failed: Collection[str] = (),
     before: Callable[[State], None] = lambda state: None,
+    nodes: Collection[str] = (NODE,),
     **kwargs: Any,
 ) -> list[str]:
     """The commands which the operation yields for one host, as strings.
 
     responses maps a substring of a command to its output (see pyinfra's @fake); it answers on the
     lab host. An @uml host is carried by it. reasons, if given, receives what was said; failed names
-    hosts that failed earlier in the run; before sees the state first.
+    hosts that failed earlier in the run; before sees the state first; nodes are the lab's.
     """
     fake = {"fake_responses": responses or {}, "fake_delay": 0.0, "fake_delay_jitter": 0.0}
     shared = data or {}
-    inventory = Inventory(([(LAB, fake), (NODE, {"lab_host": LAB})], shared))
+    carried = [(name, {"lab_host": LAB}) for name in nodes]
+    inventory = Inventory(([(LAB, fake), *carried], shared))
     state = State(inventory, Config())
     state.current_stage = stage
     host = inventory.get_host(on)

@@ -270,7 +270,31 @@ def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
     with pytest.raises(agent.NotUp) as told:
         agent.join(order)
     assert "node0 says its proxy has its sender connected" in str(told.value)
-    assert str(told.value).endswith("start all nodes anew together, umlaan down and then umlaan up")
+    assert str(told.value).endswith(
+        "those of node0 end with the machine; reboot it, then run again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("node", "start all nodes anew together, umlaan down and then umlaan up"),
+        ("lab", "a run without --limit starts all nodes anew together"),
+    ],
+)
+def test_between_nodes_alone_no_machine_has_to_be_booted(kind: str, end: str) -> None:
+    programs = {**SAMPLE["programs"], "proxy_restart": kind}
+    data = {"host_dvk": False, "dvs": {**SAMPLE, "programs": programs}}
+    hung = view(1, "runit", files={"proxies/info": f"  2     3   742   743   node2 {MAP}\n"})
+    (command,) = commands_of(
+        dvsup.joined,
+        2,
+        on="@uml/node2",
+        nodes=[NODE, "@uml/node2"],
+        data=data,
+        responses={"dvsup look": json.dumps({"node1": hung, "node2": view(1, "runit")})},
+    )
+    assert order_of(command, "join")["remedy"].endswith(end)
 
 
 def test_where_a_peer_left_a_proxy_that_cannot_be_ended_goes_with_its_node() -> None:

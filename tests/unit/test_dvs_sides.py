@@ -129,7 +129,7 @@ def test_a_question_for_32_nodes_fits_one_argument() -> None:
         ("init", "./test_dvs_init -n {nod}", "unknown {nod}; allowed: base_port, cluster"),
         ("proxy", "./p {", "a brace of the command itself is doubled"),
         ("environment", {"X": "{size}"}, "unknown {size}"),
-        ("proxy_restart", "machine", "'proxy' or 'node'"),
+        ("proxy_restart", "machine", "'proxy', 'node' or 'lab'"),
         ("init", "./test_dvs_init {config}", "unknown {config}"),
         ("dc_file", "/run/{name}/DC{dcid}.sh", "unknown {name}; allowed: dcid, dest, run"),
         ("host_state", "/run/{dcid}", "unknown {dcid}; allowed: dest, run"),

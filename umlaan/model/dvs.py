@@ -95,8 +95,10 @@ class Programs(Model):
     dc_end: OneLine | None = Field(None, description="ends a DC; None: its init gets SIGTERM")
     proxy_dir: OneLine = "dvk-proxies"
     proxy: OneLine | None = "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}"
-    proxy_restart: Literal["proxy", "node"] = Field(
-        "proxy", description="what a new start of a proxy takes: itself, or its whole node"
+    proxy_restart: Literal["proxy", "node", "lab"] = Field(
+        "proxy",
+        description="what a new start of a proxy takes: itself, its whole node, or all nodes of "
+        "the lab together",
     )
     add_node_dir: OneLine = "dvk-tests"
     add_node: OneLine | None = "./test_add_node {dcid} {remote}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pyinfra.api.command import QuoteString
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
     View = dict[str, Any]
 
 SETTLE = 3.0  # s in which a pair that lost its link a moment ago connects again by itself
-
-
-# A proxy of the real DVS that hung at its start, or outlived its peer, connects no more.
-REMEDY = (
-    "these proxies cannot be ended by themselves (dvs.programs.proxy_restart is node): start all "
-    "nodes anew together, umlaan down and then umlaan up"
-)
 
 
 def views_of(sides: list[Side], light: bool = False) -> dict[str, View]:
@@ -82,7 +75,8 @@ def seen() -> Seen:
     return kept(context_state, "dvs_views", Seen)
 
 
-def _command(verb: str, order: dict[str, Any]) -> LabCommand:
+def agent_order(verb: str, order: dict[str, Any]) -> LabCommand:
+    """A verb of the agent's ``dvsup`` on the lab host that carries the current host."""
     words = QuoteString(json.dumps(order, sort_keys=True))
     return LabCommand(agent(carrier()), "dvsup", verb, words, live=True)
 
@@ -106,7 +100,7 @@ def up(number: int) -> Commands:
             yield from fail(f"{side['name']}: its DVS cannot be read: {said}")
         else:
             why(f"{side['name']}: bring its DVS up")
-            yield _command("look", {"sides": [dvssides.asked(side)]})
+            yield agent_order("look", {"sides": [dvssides.asked(side)]})
         return
     change = dvsup.change(lab(), side, view)
     if not change.reasons:
@@ -117,10 +111,10 @@ def up(number: int) -> Commands:
         return
     for reason in change.reasons:
         why(reason)
-    if side["proxy_restart"] == "node" and (change.stuck() or change.reinit):
+    if side["proxy_restart"] != "proxy" and (change.stuck() or change.reinit):
         yield from _with_its_node(side, change)
         return
-    yield _command("up", change.order(side))
+    yield agent_order("up", change.order(side))
     if "info" not in view["files"] and change.files:
         yield from _as_written(side)
 
@@ -139,28 +133,28 @@ def _as_written(side: Side) -> Commands:
         return
     for reason in change.reasons:
         why(reason)
-    if side["proxy_restart"] == "node":
+    if side["proxy_restart"] != "proxy":
         yield from _with_its_node(side, change)
     else:
-        yield _command("up", change.order(side))
+        yield agent_order("up", change.order(side))
 
 
 def _with_its_node(side: Side, change: dvsup.Change) -> Commands:
     """Proxies that cannot be ended: the whole node is started anew."""
     what = ", ".join(change.stuck()) or "the DVS"
     # First, so that what starts next is what is wanted.
-    yield _command("write", change.order(side))
+    yield agent_order("write", change.order(side))
     if side["place"] == "host":
         yield from fail(
             f"{side['name']}: {what} can only be ended with the machine "
-            "(dvs.programs.proxy_restart is node): reboot it, then run again"
+            f"(dvs.programs.proxy_restart is {side['proxy_restart']}): reboot it, then run again"
         )
         return
     why(f"{side['name']}: restart the node, {what} cannot be ended by itself")
     node = lab().node(side["name"])
     yield from _restart(node)
     change.files, change.restart, change.gone, change.reinit = {}, [], [], False
-    yield _command("up", change.order(side))
+    yield agent_order("up", change.order(side))
 
 
 def _restart(node: Node) -> Commands:
@@ -211,10 +205,26 @@ def joined(number: int) -> Commands:
         "pairs": wanted.pairs,
         "deadline": side["connect_timeout"],
         "again": side["proxy_restart"] == "proxy",
-        "remedy": "" if side["proxy_restart"] == "proxy" else REMEDY,
+        "remedy": _remedy(side, everyone.values()),
         "what": f"{side['name']} and its peers",
     }
-    yield _command("join", order)
+    yield agent_order("join", order)
+
+
+def _remedy(side: Side, everyone: Iterable[Side]) -> str:
+    """A proxy of the real DVS that hung at its start, or outlived its peer, connects no more."""
+    kind = side["proxy_restart"]
+    machines = [each["name"] for each in everyone if each["place"] == "host"]
+    what = f"these proxies cannot be ended by themselves (dvs.programs.proxy_restart is {kind}): "
+    if kind == "proxy":
+        return ""
+    if machines:
+        return (
+            f"{what}those of {', '.join(machines)} end with the machine; reboot it, then run again"
+        )
+    if kind == "lab":
+        return f"{what}a run without --limit starts all nodes anew together"
+    return f"{what}start all nodes anew together, umlaan down and then umlaan up"
 
 
 def _else_where(number: int, side: Side) -> bool:
@@ -249,7 +259,7 @@ def down() -> Commands:
         return
     for reason in reasons:
         why(reason)
-    yield _command("down", {"side": dvssides.asked(side), "kind": view["kind"]})
+    yield agent_order("down", {"side": dvssides.asked(side), "kind": view["kind"]})
 
 
 @operation()
@@ -275,4 +285,4 @@ def _left(stop: bool) -> Commands:
         if row["running"] and row["record"].get("dc"):
             why(f"{name}: stop, the DC that it runs in ends")
             yield from stop_commands(lab().node(name))
-    yield _command("down", {"side": dvssides.asked(side), "kind": view["kind"]})
+    yield agent_order("down", {"side": dvssides.asked(side), "kind": view["kind"]})
