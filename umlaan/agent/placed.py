@@ -66,10 +66,15 @@ def paths_of(spec: dict[str, Any], release: str) -> list[str]:
     return [boot.at(spec, path) if place.startswith("/") else path for place, path in filled]
 
 
+def _record(folder: str) -> str:
+    """The file that says what of the module in this folder was placed."""
+    return f"{folder}.placed.json"
+
+
 def state(spec: dict[str, Any]) -> dict[str, Any]:
     """The placed module: its stamp, what is not as it was placed, and how it is loaded."""
     here = read_json(f"{spec['dir']}/stamp.json")
-    placed = read_json(f"{spec['dir']}.placed.json")
+    placed = read_json(_record(spec["dir"]))
     now = boot.running(spec)["release"]
     rows, load = [], []
     if isinstance(placed, dict):
@@ -105,9 +110,9 @@ def place(spec: dict[str, Any]) -> None:
         # A test loads the new one; and one that is to stay loaded is then the new one, too.
         loaded.unload(spec, f"{spec['file']} is to be replaced")
     test(spec, names_of(spec, release))
-    path = f"{spec['dir']}.placed.json"
-    before = read_json(path)
-    rows = before.get("paths", []) if isinstance(before, dict) else []
+    path = _record(spec["dir"])
+    record = read_json(path)
+    rows = record.get("paths", []) if isinstance(record, dict) else []
     wanted = paths_of(spec, release)
     stay = [row for row in rows if row["path"] in wanted]
     for row in rows:
@@ -116,11 +121,12 @@ def place(spec: dict[str, Any]) -> None:
     kept = {k: stamp[k] for k in ("key", "release", "vermagic", "sha256")}
     kept |= {"tests": spec["tests"], "load": spec["load"], "unload": spec["unload"]}
     for target in wanted:
-        row = next((r for r in stay if r["path"] == target), None) or _first(spec, target)
+        row = next((r for r in stay if r["path"] == target), None) or _first(spec, target, record)
         stay = [*(r for r in stay if r["path"] != target), row]
         row["sha256"] = stamp["sha256"]
         # Before the file is there: what a killed run placed is known as umlaan's.
-        write_json(path, {**kept, "sha256": "", "paths": stay})
+        record = {**kept, "sha256": "", "paths": stay}
+        write_json(path, record)
         put(file, target)
         say(f"{target} put")
     if any("/lib/modules/" in target for target in wanted):
@@ -150,15 +156,17 @@ def test(spec: dict[str, Any], names: dict[str, str]) -> None:
             )
 
 
-def _first(spec: dict[str, Any], target: str) -> dict[str, Any]:
-    """Make a place ready: the folders made for it, and a copy of what stood there."""
+def _first(spec: dict[str, Any], target: str, ours: Any) -> dict[str, Any]:
+    """Make a place ready: the folders made for it, and a copy of what stood there.
+
+    ours: the module's record as it is on disk.
+    """
     folder, made = os.path.dirname(target), []
     while not os.path.isdir(folder):
         made.append(folder)
         folder = os.path.dirname(folder)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     row: dict[str, Any] = {"path": target, "made": made, "kept": None}
-    ours = read_json(f"{spec['dir']}.placed.json")
     same = isinstance(ours, dict) and os.path.exists(target) and hash_file(target) == ours["sha256"]
     if os.path.isfile(target) and not same:
         row["kept"] = f"{spec['dir']}.before/{len(target)}-{hash_file(target)[:16]}"
@@ -195,8 +203,8 @@ def depmod(spec: dict[str, Any], release: str) -> None:
 
 def records(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """{module's folder: its record} of every module that this lab placed."""
-    paths = glob.glob(f"{glob.escape(spec['state_dir'])}/modules/*.placed.json")
-    found = {path.removesuffix(".placed.json"): read_json(path) for path in sorted(paths)}
+    paths = glob.glob(_record(f"{glob.escape(spec['state_dir'])}/modules/*"))
+    found = {path.removesuffix(_record("")): read_json(path) for path in sorted(paths)}
     return {path: row for path, row in found.items() if isinstance(row, dict)}
 
 
@@ -222,7 +230,7 @@ def away(spec: dict[str, Any]) -> None:
             say(text)
         if any("/lib/modules/" in row["path"] for row in rows):
             depmod(spec, record["release"])
-        os.unlink(f"{folder}.placed.json")
+        os.unlink(_record(folder))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{folder}.loaded.json")
         shutil.rmtree(f"{folder}.before", ignore_errors=True)
