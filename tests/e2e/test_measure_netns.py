@@ -1,148 +1,39 @@
-"""The runner for real: two network namespaces joined by a veth, the sample tree, sshd in one."""
+"""The runner for real: two network namespaces joined by a veth, the sample tree in both."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from tests.unit.sample_dvs import build, copy_tree
+from tests.e2e.joined import bound, dvs_up, joined, measuring, rows, sh
 from umlaan.measure import ledger
-from umlaan.measure.bench import Bench, Peer
-from umlaan.measure.cases import Place, plan
-from umlaan.measure.ledger import End, Kernel
-from umlaan.measure.programs import Tree
-from umlaan.measure.runner import measure_case
-from umlaan.measure.sides import LocalSide, SideError, SshSide
-from umlaan.measure.transfers import clean
-from umlaan.model.dvs import Dvs, Programs
-from umlaan.model.measure import Measure
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: root only"),
     pytest.mark.timeout(300),
 ]
-SMALL = {
-    "repeats": 3,
-    "message_count": 20,
-    "copy_sizes": ("1K", "64K"),
-    "copy_count": 5,
-    "buffers": ("64K",),
-    "file_size": "3000001",
-    "ping_count": 5,
-    "timeout": 10,
-    "start_timeout": 5,
-}
-PREFIX = f"umlm{os.getpid() % 100000}"
-ADDRESS = {0: "10.217.0.1", 1: "10.217.0.2"}
-
-
-def sh(*words: str, check: bool = True) -> str:
-    return subprocess.run(words, check=check, capture_output=True, text=True).stdout
-
-
-def namespace(number: int) -> str:
-    return f"{PREFIX}-{number}"
 
 
 @pytest.fixture(scope="module")
 def network():
-    for number in (0, 1):
-        sh("ip", "netns", "add", namespace(number))
-    try:
-        sh(
-            *("ip", "-n", namespace(0), "link", "add", "mlink0", "type", "veth"),
-            *("peer", "name", "mlink0", "netns", namespace(1)),
-        )
-        for number in (0, 1):
-            ip = ("ip", "-n", namespace(number))
-            sh(*ip, "addr", "add", f"{ADDRESS[number]}/24", "dev", "mlink0")
-            for link in ("lo", "mlink0"):
-                sh(*ip, "link", "set", link, "up")
+    with joined():
         yield
-    finally:
-        for number in (0, 1):
-            sh("ip", "netns", "del", namespace(number), check=False)
 
 
 @pytest.fixture(scope="module")
 def trees(network, tmp_path_factory):
-    """Both nodes' trees, DVS and DC up; node0's programs enter its DC by nsenter."""
-    base = tmp_path_factory.mktemp("dvs")
-    built = copy_tree(base / "tree")
-    build(built, "ioctl", "-O1")
-    found = {}
-    try:
-        for number in (0, 1):
-            dest, state = base / f"node{number}", base / f"state{number}"
-            shutil.copytree(built, dest)
-            environment = {**os.environ, **environ(str(state))}
-            inside = ["ip", "netns", "exec", namespace(number)]
-            for command in (f"./test_dvs_init -n {number}", f"./test_dc_init -d 0 -o {dest}"):
-                subprocess.run(
-                    [*inside, *command.split()], cwd=dest / "dvk-tests", env=environment, check=True
-                )
-            pid = int((dest / "DC0.sh").read_text().split("DC0=")[1].split()[0])
-            found[number] = Tree(str(dest), str(state), dc_pid=pid, nsenter=number == 0)
+    with dvs_up(tmp_path_factory.mktemp("dvs")) as found:
         yield found
-    finally:
-        for number, tree in found.items():
-            subprocess.run(
-                ["ip", "netns", "exec", namespace(number), "./test_dc_init", "-e", "-d", "0"],
-                cwd=f"{tree.dest}/dvk-tests",
-                env={**os.environ, **environ(tree.state)},
-                check=False,
-            )
-
-
-def environ(state: str) -> dict[str, str]:
-    return {
-        "DVS_STATE": state,
-        "DVS_TIMEOUT": "5",
-        **{f"DVS_NODE_ADDR_{number}": ADDRESS[number] for number in ADDRESS},
-    }
 
 
 @pytest.fixture
 def bench(trees, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    peers = {}
-    for number, tree in trees.items():
-        end = End(
-            node=number,
-            name=f"node{number}",
-            place="host",
-            kernel=Kernel(release=os.uname().release),
-        )
-        side = LocalSide(f"node{number}", namespace(number))
-        peers[number] = Peer(side, end, ADDRESS[number], tree)
-    programs = Programs(environment=environ("{state}"))
-    made = Bench(
-        Measure(**SMALL), Dvs(programs=programs), peers, run="test", lab="netns", host="here"
-    )
-    yield made
-    clean(made)
-    for number, tree in trees.items():
-        assert bound(tree) == [], f"node{number} has endpoints left bound"
-    assert not list(tmp_path.glob("umlaan-measure.*"))
-    for tree in trees.values():
-        assert not list(Path(tree.dest).glob("dvk-proxies/test/m3ftp/umlaan-*"))
-
-
-def bound(tree: Tree) -> list[str]:
-    return Path(tree.state, "DC0/procs").read_text().splitlines()[1:]
-
-
-def rows(bench: Bench, **changes):
-    measure = bench.measure.model_copy(update=changes)
-    bench.measure = measure
-    cases = plan([Place(0, "host"), Place(1, "uml")], measure).cases
-    return [measure_case(bench, case) for case in cases]
+    with measuring(trees, tmp_path) as made:
+        yield made
 
 
 def test_every_test_in_both_directions_is_a_figure(bench, tmp_path):
@@ -283,80 +174,3 @@ def test_a_program_outlives_its_runner_only_for_its_lifetime(bench):
     handle = side.start("sleep 1000", 1)
     done = side.finish(handle, 10)
     assert (done.code, done.timed_out) == (137, False)
-
-
-@pytest.fixture
-def sshd(network, tmp_path):
-    """A real ssh server in node1's namespace, as a UML guest has one."""
-    if not shutil.which("sshd"):
-        pytest.fail("no sshd here: apt install openssh-server")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    for name in ("host", "user"):
-        sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name))
-    shutil.copy(tmp_path / "user.pub", tmp_path / "authorized")
-    config = tmp_path / "sshd_config"
-    config.write_text(
-        f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/authorized\nStrictModes no\n"
-        f"ListenAddress {ADDRESS[1]}:22\nPidFile none\nPermitRootLogin yes\nUsePAM no\n"
-        "Subsystem sftp internal-sftp\n"
-    )
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", namespace(1), shutil.which("sshd"), "-D", "-e", "-f", str(config)],
-        stderr=(tmp_path / "log").open("w"),
-    )
-    options = ["-F", "none", "-i", str(tmp_path / "user"), "-o", "StrictHostKeyChecking=no"]
-    options += ["-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "LogLevel=ERROR"]
-    deadline = time.monotonic() + 10
-    while "listening" not in (tmp_path / "log").read_text():
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield options
-    process.terminate()
-    process.wait(10)
-
-
-def test_a_guest_behind_ssh_is_measured_as_any_other(bench, sshd, tmp_path):
-    inside = ["ip", "netns", "exec", namespace(0), "ssh"]
-    kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
-    kept += ["-o", f"ControlPath={tmp_path}/c"]
-    side = SshSide("node1", [*inside, *sshd, *kept, f"root@{ADDRESS[1]}"])
-    guest = replace(bench.peers[1], side=side, ssh=(*sshd, *kept), target=f"root@{ADDRESS[1]}")
-    local, bench.peers = bench.peers, {**bench.peers, 1: guest}
-    try:
-        tests = ("ping", "message", "m3ftp-put", "scp-get", "scp-put")
-        found = rows(bench, tests=tests, repeats=1)
-        assert [row.reason for row in found if row.reason] == []
-        assert [row.test for row in found if row.test.startswith("scp")] == ["scp-get", "scp-put"]
-        assert side.run("exit 7", 5).code == 7
-        slow = side.run("sleep 30", 1)
-        assert slow.timed_out
-        assert slow.seconds < 8
-    finally:
-        clean(bench)
-        bench.peers = local
-        subprocess.run([*inside, *sshd, *kept, "-O", "exit", "x"], capture_output=True)
-
-
-def test_a_lab_host_behind_ssh_carries_sides_as_this_one_does(sshd):
-    to_host = ["ip", "netns", "exec", namespace(0), "ssh", *sshd, f"root@{ADDRESS[1]}"]
-    side = LocalSide("lab host", namespace(1), via=to_host)
-    assert side.run('echo "it\'s $((1 + 1))"; exit 3', 5).output == "it's 2\n"
-    handle = side.start("sleep 1000", 60)
-    done = side.finish(handle, 0)
-    assert (done.code, done.timed_out) == (143, True)
-    nested = SshSide("node1", ["ssh", *sshd, f"root@{ADDRESS[1]}"], via=to_host)
-    assert nested.run('echo "it\'s $((1 + 1))"', 9).output == "it's 2\n"
-    broken = LocalSide("lab host", via=[*to_host[:-1], "-p", "9", to_host[-1]])
-    with pytest.raises(SideError, match="lab host: .*Connection refused"):
-        broken.run("true", 5)
-
-
-def test_a_guest_that_does_not_answer_is_a_failed_row(bench, sshd):
-    inside = ["ip", "netns", "exec", namespace(0), "ssh"]
-    side = SshSide("node1", [*inside, *sshd, "-p", "9", f"root@{ADDRESS[1]}"])
-    with pytest.raises(SideError, match="node1: ssh: .*Connection refused"):
-        side.run("true", 5)
-    bench.peers = {**bench.peers, 1: replace(bench.peers[1], side=side)}
-    first, _ = rows(bench, tests=("ping",))
-    assert "Connection refused" in first.reason
