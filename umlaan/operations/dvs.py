@@ -79,6 +79,21 @@ def _upload(dvs: Dvs, here: str, target: str) -> Iterator[Any]:
     yield StringCommand("mv", QuoteString(f"{target}.new"), QuoteString(target))
 
 
+def _todo(dvs: Dvs, rows: dict[str, Any]) -> list[str]:
+    """The variants that are not there as they should be; why, is said of each."""
+    todo: list[str] = []
+    for variant in dvs.variants:
+        if variant in rows:
+            reasons = plan.reasons(variant, rows[variant])
+        else:
+            reasons = [f"DVS {variant}: build, it is not there yet"]
+        for reason in reasons:
+            why(reason)
+        if reasons:
+            todo.append(variant)
+    return todo
+
+
 @operation()
 def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
     """Both variants built and installed in the lab host's state folder, and dvs.tar.gz written.
@@ -109,13 +124,9 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
         rows: dict[str, Any] = {}
     else:
         rows = found["variants"]
-    todo = [v for v in dvs.variants if v not in rows or plan.reasons(v, rows[v])]
+    todo = _todo(dvs, rows)
     if not todo:
         return
-    for variant in todo:
-        texts = plan.reasons(variant, rows[variant]) if variant in rows else []
-        for reason in texts or [f"DVS {variant}: build, it is not there yet"]:
-            why(reason)
     words = ["dvs", "build", text, *todo]
     step = f"DVS {' and '.join(todo)}"
     command = f"{agent(carrier())} {shlex.join(words)}"
@@ -146,14 +157,9 @@ def _elsewhere(dvs: Dvs, which: Builder) -> Generator[PyinfraCommand, None, None
     text = encode({**plan.spec(dvs, lab_host(), source, _modules()), "given": given})
     found = agent_fact(DvsBuilds, text)
     rows = found["variants"] if found else {}
-    todo = {v: made["variants"][v] for v in dvs.variants}
-    todo = {v: row for v, row in todo.items() if v not in rows or plan.reasons(v, rows[v])}
+    todo = {variant: made["variants"][variant] for variant in _todo(dvs, rows)}
     if not todo:
         return
-    for variant in todo:
-        texts = plan.reasons(variant, rows[variant]) if variant in rows else []
-        for reason in texts or [f"DVS {variant}: build, it is not there yet"]:
-            why(reason)
     to_make = [variant for variant, row in todo.items() if not row["built"]]
     if to_make:
         command = ["dvs", "make", words, *to_make]
