@@ -23,6 +23,7 @@ from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
 from umlaan.plan.access import lending_words, ssh_options, ssh_words
+from umlaan.plan.node import interface_of
 
 Rows = Mapping[str, Mapping[str, Any]]
 _DC = re.compile(r"^\s*(?:export\s+)?DC\d*=['\"]?(\d+)", re.MULTILINE)
@@ -166,7 +167,7 @@ def _node_peer(
     record = row.get("record") or {}
     transport = transport_of(record.get("argv") or [])
     side = SshSide(node.name, ssh_words(node), via)
-    interface = "vec0" if transport == "vector" else "eth0"
+    interface = interface_of(transport)
     guest = _parts(side, {"release": "uname -r", "mtu": f"cat /sys/class/net/{interface}/mtu"})
     # The user's own root may hold a tree that umlaan did not put there: then its hash is unknown.
     stamp = f"{node.state_dir}/dvs/ipc.stamp.json"

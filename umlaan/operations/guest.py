@@ -104,7 +104,7 @@ def identity(node: Node) -> Commands:
         return
     found = found or Look()
     keys = plan.Secrets(**secrets)
-    given = plan.values(lab(), node, "vec0" if transport == "vector" else "eth0", keys)
+    given = plan.values(lab(), node, node_plan.interface_of(transport), keys)
     if node.root.made is not None:
         wanted = plan.made_files(given, keys)
     else:

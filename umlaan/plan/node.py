@@ -111,6 +111,11 @@ def transport_of(node: Node, stamp: Row | None) -> Transport:
     return wanted
 
 
+def interface_of(transport: str) -> str:
+    """What templates/launch.j2 calls the guest's interface, and so its kernel."""
+    return "vec0" if transport == "vector" else "eth0"
+
+
 def check_paths(node: Node) -> None:
     """LaunchFault for a path that UML cannot take."""
     for path in (node.root_path, *node.settings.disks):

@@ -11,6 +11,7 @@ from umlaan.model.node import Node
 from umlaan.plan import dvssides, exchanges
 from umlaan.plan.access import ssh_words
 from umlaan.plan.dvstables import side_by_side
+from umlaan.plan.node import interface_of
 
 
 def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any
         "name": node.name,
         "address": str(node.address),
         "cidr": f"{node.address}/{network.address.network.prefixlen}",
-        "interface": "vec0" if transport == "vector" else "eth0",
+        "interface": interface_of(transport),
         "namespace": network.namespace,
         "node0": {"address": other or str(network.address.ip)},
         "kernel_stamp": f"{node.kernel_dir}/stamp.json",
