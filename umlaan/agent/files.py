@@ -61,6 +61,11 @@ def name_holder(descriptor: int, holder: str) -> None:
         os.pwrite(descriptor, f"{holder} (pid {os.getpid()})\n".encode(), 0)
 
 
+def holder_of(descriptor: int) -> str:
+    """Who wrote its name into a lock that is held; "another process" where nobody did."""
+    return os.pread(descriptor, 400, 0).decode(errors="replace").strip() or "another process"
+
+
 @contextlib.contextmanager
 def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
     """Hold an flock that names its holder. TimeoutError, naming who has it, after wait seconds."""
@@ -75,12 +80,10 @@ def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    who = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
-                    raise TimeoutError(f"{path} is held by {who or 'another process'}") from None
+                    raise TimeoutError(f"{path} is held by {holder_of(descriptor)}") from None
                 if not said and time.monotonic() > deadline - wait + 1:
                     said = True
-                    who = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
-                    print(f"umlaan: waits for {who or 'another process'}", file=sys.stderr)
+                    print(f"umlaan: waits for {holder_of(descriptor)}", file=sys.stderr)
                 time.sleep(0.2)
         name_holder(descriptor, holder)
         yield

@@ -14,7 +14,7 @@ import stat
 import struct
 import time
 
-from umlaan.agent.files import name_holder
+from umlaan.agent.files import holder_of, name_holder
 
 LOCK_DIR = "/run/umlaan/lock"
 
@@ -47,16 +47,12 @@ def take(root: str, holder: str, wait: float = 0.0) -> int:
             break
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                who = _text(descriptor)
+                who = holder_of(descriptor)
                 os.close(descriptor)
-                raise RootBusy(f"root {root} is held by {who or 'another process'}") from None
+                raise RootBusy(f"root {root} is held by {who}") from None
             time.sleep(0.05)
     name_holder(descriptor, holder)
     return descriptor
-
-
-def _text(descriptor: int) -> str:
-    return os.pread(descriptor, 400, 0).decode(errors="replace").strip()
 
 
 def holder(root: str) -> str | None:
@@ -69,7 +65,7 @@ def holder(root: str) -> str | None:
         # Shared: two that only look must not take each other for a holder.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _text(descriptor) or "another process"
+        return holder_of(descriptor)
     finally:
         os.close(descriptor)
     return None
