@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import itself, node, proc
-from umlaan.agent.files import locked, read_json, write_atomic, write_json
+from umlaan.agent.files import fault_of, locked, read_json, write_atomic, write_json
 
 SYSTEMD = "/run/systemd/system"
 WANTS = "/etc/systemd/system/multi-user.target.wants"
@@ -253,6 +253,6 @@ def main(argv: list[str]) -> int:
         else:
             {"up": up, "down": down}[verb](*rest)
     except OSError as error:
-        print(f"{error.filename or 'at-boot'}: {error.strerror or error}", file=sys.stderr)
+        print(fault_of(error, "at-boot"), file=sys.stderr)
         return 1
     return 0

@@ -54,6 +54,11 @@ def read_json(path: str) -> Any:
         return None
 
 
+def fault_of(error: OSError, what: str) -> str:
+    """An error of the system's in one line: the file it is about, or what was being done."""
+    return f"{error.filename or what}: {error.strerror or error}"
+
+
 def name_holder(descriptor: int, holder: str) -> None:
     """Write into a lock that is held who has it; on a full disk it holds without a name."""
     with contextlib.suppress(OSError):

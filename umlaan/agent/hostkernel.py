@@ -17,7 +17,7 @@ from typing import Any
 from umlaan.agent import boot, source
 from umlaan.agent.boot import at, list_path, read, run
 from umlaan.agent.chamber import BuildError, say
-from umlaan.agent.files import read_json, write_atomic, write_json
+from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
 from umlaan.agent.kmodules import PACKED
 from umlaan.agent.spec import decode, load
 
@@ -213,6 +213,6 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename or 'host kernel'}: {error.strerror or error}", file=sys.stderr)
+        print(fault_of(error, "host kernel"), file=sys.stderr)
         return 1
     return 0

@@ -16,7 +16,7 @@ from typing import Any
 
 from umlaan.agent import kconfig, kernel_state, kmodules, patching, ready, source, trees
 from umlaan.agent.chamber import BuildError, say
-from umlaan.agent.files import locked, read_json, write_atomic, write_json
+from umlaan.agent.files import fault_of, locked, read_json, write_atomic, write_json
 from umlaan.agent.index import hash_file
 from umlaan.agent.kernel_make import Make, compile_, output_folder, read_bytes
 from umlaan.agent.spec import load
@@ -223,6 +223,6 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename or 'kernel'}: {error.strerror or error}", file=sys.stderr)
+        print(fault_of(error, "kernel"), file=sys.stderr)
         return 1
     return 0

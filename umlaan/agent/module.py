@@ -25,7 +25,7 @@ from umlaan.agent import (
     trees,
 )
 from umlaan.agent.chamber import OUT, BuildError, say
-from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.files import fault_of, locked, read_json, write_json
 from umlaan.agent.index import hash_file
 from umlaan.agent.placed import check_vermagic, fill
 from umlaan.agent.spec import decode, load
@@ -142,6 +142,6 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename or 'module'}: {error.strerror or error}", file=sys.stderr)
+        print(fault_of(error, "module"), file=sys.stderr)
         return 1
     return 0
