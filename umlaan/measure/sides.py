@@ -40,8 +40,7 @@ class Done:
     @property
     def last_line(self) -> str:
         """The last line that says something."""
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        return lines[-1][:200] if lines else "no output"
+        return _last_line(self.output, "no output")
 
 
 @dataclass(frozen=True)
@@ -213,9 +212,9 @@ class SshSide(ShellSide):
             raise SideError(f"{self.name}: {_last_line(output)}")
 
 
-def _last_line(output: str) -> str:
+def _last_line(output: str, silent: str = "no answer") -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no answer"
+    return lines[-1][:200] if lines else silent
 
 
 def _ended(group: str, folder: str) -> str:
