@@ -66,4 +66,7 @@ if is_uml(host):
     guest.dvs_up()
     verify.node()
 
+if is_lab_host(host):
+    verify.apart()
+
 host_kernel.verdict()

@@ -18,8 +18,10 @@ def revive() -> None:
 @deploy("Launch")
 def anew() -> None:
     """A node that must start anew with its peers is stopped, where their proxies ask for it."""
-    one = lab().node(host.name.removeprefix("@uml/"))
-    together.ended(name="Proxies that outlived a peer", node=one)
+    tree = lab().settings(host.name).dvs
+    if tree is not None and tree.programs.proxy_restart == "lab":
+        one = lab().node(host.name.removeprefix("@uml/"))
+        together.ended(name="Proxies that outlived a peer", node=one)
 
 
 @deploy("Launch")

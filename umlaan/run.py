@@ -49,6 +49,8 @@ class Run:
         self.locks: list[Any] = []
         # Lab hosts whose DVS waits for a kernel that does not run yet.
         self.waiting: set[str] = set()
+        # --limit named no node: what the nodes are is told, and was not asked to be otherwise.
+        self.apart = False
 
     def counts(self) -> tuple[int, int, int]:
         """(changed, operations, failed) over the hosts of this run."""
@@ -99,7 +101,8 @@ class Run:
         except OSError as error:
             print(f"{outcome.VARIABLE}: not written: {error}", file=sys.stderr)
         print(summary.line(), flush=True)
-        return exit_code(verdict, self.asked, dry=self.dry)
+        asked = verdict if self.apart and not self.waiting else self.asked
+        return exit_code(verdict, asked, dry=self.dry)
 
 
 def begin(asked: Verdict = "up") -> Run:

@@ -38,10 +38,15 @@ def test_limit_repairs_one_node_and_leaves_the_other_down(pair: Lab) -> None:
     for node in ("node1", "node2"):
         assert pair.exec(f"@uml/{node}", "poweroff").code in (0, 1)
     _wait_down(pair, "node1", "node2")
+    # The lab host alone: its nodes are told of, and not asked to be up.
+    result = pair.deploy("--limit", "@local")
+    assert (result.code, result.changed, result.verdict) == (0, 0, "down"), result.output
     result = pair.deploy("--limit", "@uml/node1")
     assert (result.code, result.verdict) == (0, "up"), result.output
     assert pair.dry().verdict == "drifted"
     assert pair.deploy().verdict == "up"
+    result = pair.deploy("--limit", "@local")
+    assert (result.code, result.changed, result.verdict) == (0, 0, "up"), result.output
 
 
 def test_one_nodes_failure_stops_that_node_alone(pair: Lab) -> None:

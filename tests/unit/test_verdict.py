@@ -36,3 +36,4 @@ def test_exit_code_says_whether_it_is_what_was_asked() -> None:
     assert exit_code("absent", "absent", dry=False) == 0
     assert exit_code("absent", "up", dry=True) == 0
     assert exit_code("failed", "up", dry=True) == 1
+    assert exit_code("failed", "failed", dry=False) == 1

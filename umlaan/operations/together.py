@@ -49,9 +49,6 @@ def ended(node: Node) -> Commands:
 
     + node: the node
     """
-    tree = lab().settings(f"@uml/{node.name}").dvs
-    if tree is None or tree.programs.proxy_restart != "lab":
-        return
     found = _found()
     if not found.reasons or node.name not in found.running:
         return

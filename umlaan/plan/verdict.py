@@ -42,6 +42,6 @@ def verdict_of(states: list[NodeState], *, to_do: int, failed: int) -> Verdict:
 
 def exit_code(verdict: Verdict, asked: Verdict, *, dry: bool) -> int:
     """0 only where the verdict is what was asked for; a plan that could be made is one."""
-    if dry:
-        return 1 if verdict == "failed" else 0
-    return 0 if verdict == asked else 1
+    if verdict == "failed":
+        return 1
+    return 0 if dry or verdict == asked else 1
