@@ -43,6 +43,22 @@ def test_explain_names_dependencies_and_unknown_options(tmp_path: Path) -> None:
     ]
 
 
+def test_an_option_that_others_select_names_them(tmp_path: Path) -> None:
+    (tmp_path / "Kconfig").write_text(
+        'config LIB\n\ttristate "lib"\n\tdepends on INET\n'
+        'config FS\n\ttristate "fs"\n\tselect LIB\n'
+        'config DISK\n\ttristate "disk"\n\tselect LIB if INET\n'
+        'config OTHER\n\ttristate "other"\n\tselect LIB\n'
+        "config DEFAULTED\n\tbool\n\tdefault y\n\tdepends on INET\n"
+    )
+    options = {"LIB": "m", "FS": "m", "DISK": "y", "OTHER": "n", "INET": "y", "DEFAULTED": "y"}
+    rows = [("LIB", "n", "m"), ("DEFAULTED", "n", "y")]
+    assert agent.explain(rows, str(tmp_path), options) == [
+        "CONFIG_LIB: wanted n, found m (selected by DISK, FS: they go first)",
+        "CONFIG_DEFAULTED: wanted n, found y (another option selects or forbids it)",
+    ]
+
+
 def test_transports_follow_the_configuration() -> None:
     assert agent.transports({"UML_NET_TUNTAP": "y", "UML_NET_VECTOR": "y"}) == ["tuntap", "vector"]
     assert agent.transports({"UML_NET_VECTOR": "n", "UML_NET_TUNTAP": "y"}) == ["tuntap"]

@@ -90,15 +90,37 @@ def prompted(tree: str, names: set[str]) -> set[str]:
     }
 
 
-def explain(rows: list[tuple[str, str, str]], tree: str) -> list[str]:
-    """One line for each lost option: wanted, found, and what the tree says about it."""
+def selectors(tree: str, names: set[str], options: dict[str, str]) -> dict[str, list[str]]:
+    """{name: the options of this configuration that select it}, for those that any does."""
+    found: dict[str, list[str]] = {}
+    on = {name for name, value in options.items() if value in ("y", "m")}
+    for name, lines in definitions(tree, on).items():
+        for line in lines:
+            words = line.split()
+            if words[0] == "select" and len(words) > 1 and words[1] in names:
+                found.setdefault(words[1], []).append(name)
+    return {name: sorted(set(by)) for name, by in found.items()}
+
+
+def explain(
+    rows: list[tuple[str, str, str]], tree: str, options: dict[str, str] | None = None
+) -> list[str]:
+    """One line for each lost option: wanted, found, and what the tree says about it.
+
+    options: the configuration that came out, which tells what selects an unwanted one.
+    """
     known = definitions(tree, {name for name, _, _ in rows})
+    unwanted = {name for name, wanted, _ in rows if wanted == "n"}
+    by = selectors(tree, unwanted, options or {}) if unwanted else {}
     lines = []
     for name, wanted, found in rows:
         depends = [w[11:] for w in known.get(name, ()) if w.startswith("depends on ")]
-        if name not in known:
+        if name in by:
+            more = f" and {len(by[name]) - 3} more" if len(by[name]) > 3 else ""
+            why = f"selected by {', '.join(by[name][:3])}{more}: they go first"
+        elif name not in known:
             why = "this kernel has no such option"
-        elif depends:
+        elif depends and wanted != "n":
             why = f"it depends on {' && '.join(depends)}"
         else:
             why = "another option selects or forbids it"

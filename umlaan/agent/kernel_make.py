@@ -129,9 +129,10 @@ def configure(spec: dict[str, Any], make: Make, tree: str, out: str) -> dict[str
         say(f"CONFIG_{name}={wanted} is not possible in this configuration: left as it is")
     lost = [row for row in lost if row[0] not in spec["wishes"]]
     if lost:
-        lines = kconfig.explain(lost, tree)
-        back = ", ".join(f'"{name}": "n"' for name, _, _ in lost[:3])
-        lines.append(f"what this kernel can do without is taken back by options = {{{back}}}")
+        lines = kconfig.explain(lost, tree, options)
+        back = ", ".join([f'"{name}": "n"' for name, wanted, _ in lost if wanted != "n"][:3])
+        if back:
+            lines.append(f"what this kernel can do without is taken back by options = {{{back}}}")
         raise BuildError("options that were asked for did not survive:\n  " + "\n  ".join(lines))
     if spec["base_text"] is not None or spec["base_file"]:
         said = {k: v for k, v in base.items() if k not in spec["options"] and v != "n"}

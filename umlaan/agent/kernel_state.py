@@ -250,13 +250,19 @@ def cached(cache: str, key: str | None) -> str | None:
     return None
 
 
-def similar(folder: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """The stamp of the kernel beside this one that differs in the fewest inputs."""
+def similar(folder: str, cache: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The stamp of the kernel beside this one that differs in the fewest inputs.
+
+    A builder's folder holds those of all labs: there only one of the same source is its forerunner.
+    """
+    shared = folder.startswith(f"{cache}/built/")
     best: tuple[int, float, dict[str, Any]] | None = None
     for path in glob.glob(f"{os.path.dirname(folder)}/*/stamp.json"):
         stamp = read_json(path)
         if isinstance(stamp, dict) and isinstance(stamp.get("inputs"), dict):
             then = stamp["inputs"]
+            if shared and _kind(then) != _kind(inputs):
+                continue
             differing = sum(then.get(k) != v for k, v in inputs.items())
             rank = (differing, -os.path.getmtime(path))
             if best is None or rank < best[:2]:
@@ -264,12 +270,17 @@ def similar(folder: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
     return best[2] if best else None
 
 
+def _kind(inputs: dict[str, Any]) -> tuple[Any, Any]:
+    """What two kernels share of which one is the other with something changed."""
+    return inputs["source"]["label"], inputs.get("arch")
+
+
 def state(spec: dict[str, Any]) -> dict[str, Any]:
     """What the fact prints."""
     found = gather(spec)
     stamp = read_json(f"{spec['dir']}/stamp.json")
     stamp = stamp if isinstance(stamp, dict) and "inputs" in stamp else None
-    previous = stamp or similar(spec["dir"], found["inputs"])
+    previous = stamp or similar(spec["dir"], spec["cache"], found["inputs"])
     if previous:
         adopt(spec, found, previous)
     there = artifact(spec["dir"], stamp, spec["cache"]) if stamp else "not there"
