@@ -113,7 +113,7 @@ def test_three_nodes_have_a_proxy_for_each_pair(lab: Lab) -> None:
     up(lab.deploy(), changed=False)
 
 
-def test_a_host_leaves_the_dvs_to_its_nodes_and_takes_it_up_again(lab: Lab) -> None:
+def test_a_host_leaves_the_dvs_to_its_nodes(lab: Lab) -> None:
     lab.nodes, lab.data["host_dvk"] = ["@uml/node0", "@uml/node1"], "False"
     left = up(lab.deploy())
     assert "node3: stop, it runs and is no longer in the inventory" in left.output
@@ -121,6 +121,26 @@ def test_a_host_leaves_the_dvs_to_its_nodes_and_takes_it_up_again(lab: Lab) -> N
     assert "node1: stop, the DC that it runs in ends" in left.output
     assert not (lab.state_dir / "services").exists()
     up(lab.deploy(), changed=False)
+
+
+def test_where_proxies_ask_for_it_a_killed_node_takes_the_others_along(lab: Lab) -> None:
+    lab.data["dvs.programs.proxy_restart"] = "lab"
+    up(lab.deploy(), changed=False)
+    before = _launched(lab, "node0")
+    os.killpg(_launched(lab, "node1"), signal.SIGKILL)
+    result = up(lab.deploy())
+    said = "node0: restart it with the others, node0's proxy to node1 outlives it, node1: start"
+    assert said in result.output, result.output
+    assert "node0: stopped by cad" in result.output and _launched(lab, "node0") != before
+    up(lab.deploy(), changed=False)
+    del lab.data["dvs.programs.proxy_restart"]
+
+
+def _launched(lab: Lab, name: str) -> int:
+    return int(json.loads((lab.state_dir / f"nodes/{name}/launch.json").read_text())["pid"])
+
+
+def test_a_host_takes_the_dvs_up_again(lab: Lab) -> None:
     lab.nodes = ["@uml/node1"]
     del lab.data["host_dvk"]
     back = up(lab.deploy())
