@@ -178,11 +178,12 @@ def test_a_host_kernels_fix_depends_on_gcc(kernel: str, label: str, names: list[
     assert [fix["name"] for fix in found] == names
 
 
-def test_the_functions_that_set_the_canary_end_by_no_jump(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", ["rest_init", "arch_call_rest_init"])
+def test_the_functions_that_set_the_canary_end_by_no_jump(tmp_path: Path, rest: str) -> None:
     tree = tmp_path / "tree"
     texts = {
         "arch/x86/kernel/smpboot.c": "\twmb();\n\tcpu_startup_entry(CPUHP_AP_ONLINE_IDLE);\n}\n",
-        "init/main.c": "\t/* Do the rest */\n\trest_init();\n}\n",
+        "init/main.c": f"\t/* Do the rest */\n\t{rest}();\n}}\n",
     }
     for name, text in texts.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,8 @@ HOST_FIXES: tuple[dict[str, Any], ...] = (
             }
             for file, call in (
                 ("arch/x86/kernel/smpboot.c", r"(?P<call>cpu_startup_entry\(\w+\))"),
-                ("init/main.c", r"(?P<call>rest_init\(\))"),
+                # Since 4.20 start_kernel() reaches it through another function.
+                ("init/main.c", r"(?P<call>(?:arch_call_)?rest_init\(\))"),
             )
         ],
     },
