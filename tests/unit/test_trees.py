@@ -34,6 +34,13 @@ def test_leftovers_of_a_build_are_no_source(base: Path) -> None:
     assert trees.tree_hash(rows(base)) == before
 
 
+def test_a_work_trees_link_to_its_repository_is_no_source(base: Path) -> None:
+    before = trees.tree_hash(rows(base))
+    # With it setlocalversion would ask that repository, and the release be another one.
+    fill(base, {".git": "gitdir: /home/me/linux/.git/worktrees/mine\n"})
+    assert trees.tree_hash(rows(base)) == before
+
+
 def test_content_mode_and_links_change_the_hash(base: Path) -> None:
     seen = {trees.tree_hash(rows(base))}
     (base / "a").chmod(0o755)

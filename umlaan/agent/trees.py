@@ -25,7 +25,8 @@ from umlaan.agent.index import GONE, RACY_NS, Index
 # What an in-tree build or an editor leaves; never part of a source.
 _LEFT = re.compile(
     r"\.(o|ko|a|so|cmd|mod|mod\.c|order|symvers|dwo|su|orig|rej|swp)$|~$|^\.tmp_|^\.config"
-    r"|^(vmlinux|linux|System\.map|Module\.symvers|\.version|modules\.builtin.*|tags|TAGS)$"
+    # A work tree's or a submodule's link to its repository is a file of that name.
+    r"|^\.git$|^(vmlinux|linux|System\.map|Module\.symvers|\.version|modules\.builtin.*|tags|TAGS)$"
 )
 _LEFT_DIRS = re.compile(
     r"^(.*/)?\.git$|^include/(config|generated)$|^arch/\w+/include/generated$|^\.tmp_versions$"
