@@ -95,6 +95,47 @@ def test_files_come_and_go(tree: Path) -> None:
     assert "kernel/exit.c" not in rows
 
 
+def test_a_series_in_one_file_is_applied_and_found_again(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = changed(3, "three\n")
+    second = [line.replace("three", "drei") for line in first]
+    series = "".join(
+        f"From: a\nSubject: a commit\n\ndiff --git a/{name} b/{name}\n{text}-- \n2.39\n\n"
+        for name, text in [
+            ("kernel/fork.c", diff(BEFORE, first, "kernel/fork.c")),
+            ("kernel/fork.c", diff(first, second, "kernel/fork.c")),
+        ]
+    )
+    rows = run(tree, series)
+    assert content(rows, "kernel/fork.c").splitlines()[2] == "drei"
+    (tree / "kernel/fork.c").write_text("".join(second))
+    rows = run(tree, series)
+    assert "already in the tree, skipped" in capsys.readouterr().out
+    assert content(rows, "kernel/fork.c") == "".join(second)
+    (tree / "kernel/fork.c").write_text("something else\n" * 20)
+    with pytest.raises(BuildError, match=r"kernel/fork\.c: hunk 1 fails"):
+        run(tree, series)
+
+
+def test_gits_parts_without_a_hunk_are_made_as_well(tree: Path) -> None:
+    git = [
+        "diff --git a/kernel/exit.c b/kernel/end.c\nsimilarity index 100%\n"
+        "rename from kernel/exit.c\nrename to kernel/end.c\n",
+        "diff --git a/kernel/new.h b/kernel/new.h\nnew file mode 100644\n"
+        "index 0000000000..e69de29bb2\n",
+        "diff --git a/kernel/gen.sh b/kernel/gen.sh\nold mode 100644\nnew mode 100755\n",
+        "diff --git a/kernel/fork.c b/kernel/fork.c\n",
+    ]
+    (tree / "kernel/gen.sh").write_text("#!/bin/sh\n")
+    rows = run(tree, "".join(git) + diff(BEFORE, changed(3, "three\n"), "kernel/fork.c"))
+    assert "kernel/exit.c" not in rows
+    assert content(rows, "kernel/end.c") == "int exit;\n"
+    assert content(rows, "kernel/new.h") == ""
+    assert rows["kernel/gen.sh"].executable
+    assert content(rows, "kernel/fork.c").splitlines()[2] == "three"
+
+
 def test_no_diff_and_no_file_are_said(tree: Path) -> None:
     with pytest.raises(BuildError, match="no unified diff"):
         run(tree, "hello\n")

@@ -19,6 +19,7 @@ from umlaan.agent.trees import Row, Rows
 
 _OLD = re.compile(r"^--- (\S+)")
 _NEW = re.compile(r"^\+\+\+ (\S+)")
+_GIT = re.compile(r"^diff --git (a/\S+) (b/\S+)$")
 _HUNK = re.compile(r"^Hunk #(\d+) FAILED at (\d+)", re.M)
 _FILE = re.compile(r"^(?:checking|patching) file '?([^'\n]+?)'?$", re.M)
 
@@ -40,14 +41,37 @@ def files_of(places: list[str]) -> list[str]:
 
 
 def touched(text: str) -> list[tuple[str | None, str | None]]:
-    """(old path, new path) of each file in a patch, first component stripped; None: /dev/null."""
+    """(old path, new path) of each part of a patch, first component stripped; None: /dev/null."""
     pairs: list[tuple[str | None, str | None]] = []
+    # A part of git's without a hunk: a name, a mode or an empty file is all that it changes.
+    bare: tuple[str | None, str | None] | None = None
     lines = text.splitlines()
-    for first, second in zip(lines, lines[1:], strict=False):
-        old, new = _OLD.match(first), _NEW.match(second)
-        if old and new:
+    for first, second in zip(lines, [*lines[1:], ""], strict=True):
+        old, new, git = _OLD.match(first), _NEW.match(second), _GIT.match(first)
+        if git:
+            pairs += [bare] if bare else []
+            bare = (_strip(git[1]), _strip(git[2]))
+        elif old and new:
             pairs.append((_strip(old[1]), _strip(new[1])))
-    return pairs
+            bare = None
+        elif bare and first.startswith("new file mode"):
+            bare = (None, bare[1])
+        elif bare and first.startswith("deleted file mode"):
+            bare = (bare[0], None)
+    return pairs + ([bare] if bare else [])
+
+
+def parts(data: bytes) -> list[bytes]:
+    """A patch cut into its parts, each of one file; what stands between them belongs to one."""
+    lines = data.splitlines(keepends=True)
+    git = any(line.startswith(b"diff --git ") for line in lines)
+    out: list[list[bytes]] = [[]]
+    for first, second in zip(lines, [*lines[1:], b""], strict=True):
+        plain = first.startswith(b"--- ") and second.startswith(b"+++ ")
+        if first.startswith(b"diff --git ") if git else plain:
+            out.append([])
+        out[-1].append(first)
+    return [b"".join(part) for part in out[1:]]
 
 
 def _strip(path: str) -> str | None:
@@ -88,17 +112,46 @@ class Scratch:
         if not pairs:
             raise BuildError(f"kernel.patches: {file}: no unified diff")
         there = {name: self.take(name) for pair in pairs for name in pair if name}
-        if _try(self.folder, file, "--dry-run", "--reverse", "--fuzz=0") is None:
+        if self._has(file, pairs):
             return False
         missing = [old for old, new in pairs if old and old == new and not there[old]]
         if missing:
             raise BuildError(f"patch {file}: {missing[0]} is not in the tree")
-        text_of_failure = _try(self.folder, file, "--dry-run")
-        if text_of_failure is not None:
+        # On a copy: a dry run does not see what an earlier part of the same patch does to a file.
+        beside = self._copy()
+        if (text_of_failure := _try(beside, file)) is not None:
+            shutil.rmtree(beside)
             raise BuildError(f"patch {file}: {failure(text_of_failure)}")
-        if (text_of_failure := _try(self.folder, file)) is not None:
-            raise BuildError(f"patch {file}: {failure(text_of_failure)}")
+        shutil.rmtree(self.folder)
+        os.rename(beside, self.folder)
         return True
+
+    def _copy(self) -> str:
+        beside = f"{self.folder}.copy"
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(self.folder, beside)
+        return beside
+
+    def _has(self, file: str, pairs: list[tuple[str | None, str | None]]) -> bool:
+        """Whether a patch is in the tree already: it applies in reverse."""
+        names = [new or old for old, new in pairs]
+        if len(set(names)) == len(names):
+            return _try(self.folder, file, "--dry-run", "--reverse", "--fuzz=0") is None
+        # One file more than once, as in a series of commits: the last of them is undone first.
+        beside = self._copy()
+        with open(file, "rb") as opened:
+            cut = parts(opened.read())
+        one = f"{beside}.part"
+        try:
+            for part in reversed(cut):
+                with open(one, "wb") as writing:
+                    writing.write(part)
+                if _try(beside, one, "--reverse", "--fuzz=0") is not None:
+                    return False
+            return True
+        finally:
+            shutil.rmtree(beside)
+            os.unlink(one)
 
     def change(self, fix: dict[str, Any]) -> bool:
         """Make the edits of one of umlaan's fixes; False where the tree needs none of them."""
