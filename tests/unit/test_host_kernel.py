@@ -98,11 +98,11 @@ def test_what_was_damaged_is_said_and_repaired(machine: Machine, path: str, row:
     assert state(machine)["problems"] == []
 
 
-def test_an_initramfs_that_fails_leaves_no_stamp_and_no_entry(machine: Machine) -> None:
+def test_an_initramfs_that_fails_leaves_no_whole_kernel_and_no_entry(machine: Machine) -> None:
     (machine.folder / "initramfs-fails").touch()
     with pytest.raises(BuildError, match="update-initramfs: E: no space left"):
         hostkernel.install(dict(machine.spec))
-    assert state(machine)["problems"] == [f"install {NEW}, not there yet"]
+    assert state(machine)["problems"] == [f"install {NEW}, it was cut off the last time"]
     assert "umlaan-" not in (machine.folder / "boot/grub/grub.cfg").read_text()
     (machine.folder / "initramfs-fails").unlink()
     hostkernel.install(dict(machine.spec))

@@ -2,7 +2,7 @@
 
 Procedure: "make modules_install, make install, update-initramfs -c -k 4.9.88, update-grub". From
 the kernel's folder to /boot and /lib/modules, each file beside and renamed; the stamp, one for
-each release, is written last.
+each release, says that it was begun, and last that it is whole.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def problems(spec: dict[str, Any], stamp: dict[str, Any], entry: str) -> list[st
     there = read_json(installed_path(spec, release))
     if not isinstance(there, dict):
         return [f"install {release}, not there yet"]
+    if not there.get("whole", True):
+        return [f"install {release}, it was cut off the last time"]
     rows = []
     if there["key"] != stamp["key"]:
         rows.append(f"install {release} again, its content changed")
@@ -158,12 +160,14 @@ def install(spec: dict[str, Any]) -> None:
     boot.keep_old(spec, anew=any(not read(at(spec, path)) for path in spec["files"]))
     path = installed_path(spec, release)
     there = read_json(path) or {}
-    whole = there.get("key") == stamp["key"] and not any(
+    whole = there.get("key") == stamp["key"] and there.get("whole", True)
+    whole = whole and not any(
         "/boot/" in row or "/lib/modules" in row for row in problems(spec, stamp, entry)
     )
     if not whole:
-        if there:
-            os.unlink(path)
+        # Where this is cut off, what it left is known as umlaan's, and as this kernel's.
+        begun = {"key": stamp["key"], "release": release, "entry": entry, "whole": False}
+        write_json(path, begun)
         count = install_files(spec, stamp, release)
         there = {"key": stamp["key"], "release": release, "modules": count}
         there["sha256"] = stamp["sha256"]

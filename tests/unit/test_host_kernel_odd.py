@@ -1,0 +1,85 @@
+"""The host kernel where a step fails or is cut off, and where grub is not as umlaan leaves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.machine_folder import NEW, Machine
+from umlaan.agent import boot, bootaway, hostkernel
+from umlaan.agent.chamber import BuildError
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    one = Machine(tmp_path, monkeypatch)
+    one.build()
+    return one
+
+
+def state(machine: Machine) -> dict:
+    return hostkernel.state(dict(machine.spec))
+
+
+def spec_of(machine: Machine) -> dict:
+    found = state(machine)
+    return {**machine.spec, "entry": found["entry"], "release": found["kernel"]["release"]}
+
+
+def leaving(machine: Machine) -> dict:
+    return {**machine.spec, "files": sorted(machine.spec["files"], reverse=True)}
+
+
+def fails(machine: Machine, tool: str) -> Path:
+    """A tool that fails until it is put back by what is returned."""
+    path = machine.folder / "bin" / tool
+    path.rename(kept := path.with_suffix(".kept"))
+    path.write_text("#!/bin/sh\necho 'no space left on device'\nexit 1\n")
+    path.chmod(0o755)
+    return kept
+
+
+def mended(kept: Path) -> None:
+    kept.rename(kept.with_suffix(""))
+
+
+def confirmed(machine: Machine) -> dict:
+    """Installed, tried, kept; it runs."""
+    hostkernel.install(dict(machine.spec))
+    spec = spec_of(machine)
+    boot.arm(spec)
+    back = machine.grub["saved_entry"]
+    machine.boot(spec["release"], spec["entry"])
+    machine.set_grub(saved_entry=back)
+    assert boot.settle({**spec, "checks": []}) == []
+    return spec
+
+
+def test_a_repair_of_the_running_kernel_that_fails_is_taken_up_again(machine: Machine) -> None:
+    confirmed(machine)
+    (machine.folder / f"boot/initrd.img-{NEW}").unlink()
+    (machine.folder / "initramfs-fails").touch()
+    with pytest.raises(BuildError, match="no space left"):
+        hostkernel.install(dict(machine.spec))
+    (machine.folder / "initramfs-fails").unlink()
+    found = state(machine)
+    assert found["fault"] is None
+    assert found["problems"] == [f"install {NEW}, it was cut off the last time"]
+    hostkernel.install(dict(machine.spec))
+    assert state(machine)["problems"] == []
+
+
+def test_what_an_install_that_was_cut_off_left_goes_with_the_lab(machine: Machine) -> None:
+    (machine.folder / "initramfs-fails").touch()
+    with pytest.raises(BuildError):
+        hostkernel.install(dict(machine.spec))
+    assert (machine.folder / f"boot/vmlinuz-{NEW}").exists()
+    assert bootaway.left(leaving(machine))["releases"] == [NEW]
+    bootaway.away(leaving(machine))
+    assert [path.name for path in (machine.folder / "boot").iterdir()] == ["grub"]
+    assert list((machine.folder / "lib/modules").iterdir()) == []
+
+
+def named(machine: Machine) -> None:
+    machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
