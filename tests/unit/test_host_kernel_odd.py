@@ -81,5 +81,11 @@ def test_what_an_install_that_was_cut_off_left_goes_with_the_lab(machine: Machin
     assert list((machine.folder / "lib/modules").iterdir()) == []
 
 
+def test_a_module_put_beside_the_kernels_own_is_no_damage(machine: Machine) -> None:
+    hostkernel.install(dict(machine.spec))
+    (machine.folder / f"lib/modules/{NEW}/kernel/net/dvk.ko").write_text("placed by host_modules")
+    assert state(machine)["problems"] == []
+
+
 def named(machine: Machine) -> None:
     machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
