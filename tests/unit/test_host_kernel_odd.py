@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.machine_folder import NEW, Machine
+from tests.unit.machine_folder import NEW, OLD, OLD_ENTRY, Machine
 from umlaan.agent import boot, bootaway, hostkernel
 from umlaan.agent.chamber import BuildError
+from umlaan.plan import hostkernel as plan
 
 
 @pytest.fixture
@@ -85,6 +86,33 @@ def test_a_module_put_beside_the_kernels_own_is_no_damage(machine: Machine) -> N
     hostkernel.install(dict(machine.spec))
     (machine.folder / f"lib/modules/{NEW}/kernel/net/dvk.ko").write_text("placed by host_modules")
     assert state(machine)["problems"] == []
+
+
+def test_the_old_kernel_booted_by_hand_is_the_way_back_again(machine: Machine) -> None:
+    spec = confirmed(machine)
+    machine.boot(OLD)
+    assert plan.decide(state(machine), "never").action == "arm"
+    boot.arm(spec)
+    assert machine.grub == {"saved_entry": OLD_ENTRY, "next_entry": spec["entry"]}
+    assert plan.decide(state(machine), "never").action == "wait"
+
+
+def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_written(
+    machine: Machine,
+) -> None:
+    folder = machine.folder / "etc/default/grub.d"
+    folder.mkdir(parents=True)
+    (folder / "10-first.cfg").write_text("GRUB_DEFAULT=0\n")
+    assert boot.overruled(machine.spec) is None
+    (folder / "zz-mine.cfg").write_text('GRUB_TIMEOUT=1\nGRUB_DEFAULT="1>2"\n')
+    with pytest.raises(BuildError, match=r"grub\.d/zz-mine\.cfg sets GRUB_DEFAULT"):
+        hostkernel.install(dict(machine.spec))
+    assert list((machine.folder / "boot").glob("vmlinuz*")) == []
+    (folder / "zz-mine.cfg").write_text("GRUB_TIMEOUT=1\n")
+    hostkernel.install(dict(machine.spec))
+    (folder / "zz-mine.cfg").write_text("GRUB_DEFAULT=0\n")
+    with pytest.raises(BuildError, match="sets GRUB_DEFAULT"):
+        boot.arm(spec_of(machine))
 
 
 def named(machine: Machine) -> None:

@@ -168,6 +168,39 @@ def keep_old(spec: dict[str, Any], *, anew: bool) -> None:
     run(["grub-set-default", found["fallback"]])
 
 
+# Reads what grub-mkconfig does, up to the file after ours that sets another default.
+_DEFAULTS = """
+for path; do
+    if [ -z "$path" ]; then ours=1 GRUB_DEFAULT=saved; continue; fi
+    [ ! -r "$path" ] || . "$path" >/dev/null 2>&1
+    [ -z "$ours" ] || [ "$GRUB_DEFAULT" = saved ] || { echo "$path"; exit; }
+done
+"""
+
+
+def overruled(spec: dict[str, Any]) -> str | None:
+    """The file in /etc/default/grub.d that sets GRUB_DEFAULT after ours; None where none does."""
+    ours = next(p for p in spec["files"] if p.startswith("/etc/default/"))
+    paths = sorted({*glob.glob(f"{glob.escape(at(spec, os.path.dirname(ours)))}/*.cfg")})
+    before = [path for path in paths if path < at(spec, ours)]
+    after = [path for path in paths if path > at(spec, ours)]
+    if not after:
+        return None
+    words = ["sh", "-c", _DEFAULTS, "sh", at(spec, "/etc/default/grub"), *before, "", *after]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    return done.stdout.decode(errors="replace").strip() or None
+
+
+def check_default(spec: dict[str, Any]) -> None:
+    """BuildError where grub would not boot its saved default: then nothing is tried only once."""
+    if path := overruled(spec):
+        raise BuildError(
+            f"{path} sets GRUB_DEFAULT after umlaan.cfg: grub would not boot its saved default, so "
+            "that there would be no way back to the old kernel. Take that line out, or name the "
+            "file so that it is read before"
+        )
+
+
 # Where grub can read but not write: it could not forget the entry that it tries.
 _UNWRITABLE = {"btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs"}
 
@@ -190,7 +223,9 @@ def arm(spec: dict[str, Any]) -> None:
     """The next boot tries the wanted entry, once. BuildError where there is no way back."""
     entry, release = spec["entry"], spec["release"]
     check_writable(spec)
-    keep_old(spec, anew=False)
+    check_default(spec)
+    # Confirmed once, and not what runs: the old kernel was booted by hand, or had to be.
+    keep_old(spec, anew=environment(spec).get("saved_entry") == entry)
     found = state(spec)
     if found["saved"] == entry:
         raise BuildError(f"{entry} is the saved default already: there would be no way back")

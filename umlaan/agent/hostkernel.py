@@ -157,6 +157,7 @@ def install(spec: dict[str, Any]) -> None:
     if fault := boot.grub(spec):
         raise BuildError(fault)
     release = stamp["release"]
+    boot.check_default(spec)
     # Before anything is added: a saved default that names the kernel which runs now.
     boot.keep_old(spec, anew=any(not read(at(spec, path)) for path in spec["files"]))
     path = installed_path(spec, release)
