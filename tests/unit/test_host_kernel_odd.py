@@ -97,6 +97,17 @@ def test_the_old_kernel_booted_by_hand_is_the_way_back_again(machine: Machine) -
     assert plan.decide(state(machine), "never").action == "wait"
 
 
+def test_a_kernel_that_could_not_be_armed_has_not_failed(machine: Machine) -> None:
+    hostkernel.install(dict(machine.spec))
+    kept = fails(machine, "grub-reboot")
+    with pytest.raises(BuildError, match="no space left"):
+        boot.arm(spec_of(machine))
+    mended(kept)
+    # Rebooted meanwhile, by whoever made room.
+    (machine.folder / "proc/sys/kernel/random/boot_id").write_text("other\n")
+    assert plan.decide(state(machine), "never").action == "arm"
+
+
 def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_written(
     machine: Machine,
 ) -> None:

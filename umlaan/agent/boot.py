@@ -234,10 +234,11 @@ def arm(spec: dict[str, Any]) -> None:
     record = {"entry": entry, "release": release, "state": "armed"}
     before = found["running"]
     record |= {"boot_id": before["boot_id"], "before": before["release"], "back": found["saved"]}
-    write_json(trial_path(spec), record)
     run(["grub-reboot", entry])
     if environment(spec).get("next_entry") != entry:
         raise BuildError("grub-reboot left no next_entry in /boot/grub/grubenv")
+    # Only now: what was never armed did not fail at the next boot.
+    write_json(trial_path(spec), record)
     os.sync()
 
 
