@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,35 @@ def test_a_kernel_that_could_not_be_armed_has_not_failed(machine: Machine) -> No
     # Rebooted meanwhile, by whoever made room.
     (machine.folder / "proc/sys/kernel/random/boot_id").write_text("other\n")
     assert plan.decide(state(machine), "never").action == "arm"
+
+
+def test_the_kernel_before_stays_where_its_newer_parameters_were_never_tried(
+    machine: Machine,
+) -> None:
+    before = confirmed(machine)["entry"]
+    machine.spec["parameters"] = ["quiet"]
+    hostkernel.install(dict(machine.spec))
+    newer = "6.1.193-umlaan-4567cdef"
+    machine.build("newer", newer)
+    assert confirmed(machine)["release"] == newer
+    assert (machine.folder / f"boot/vmlinuz-{NEW}").exists()
+    assert before in boot.menu(machine.spec)
+
+
+def test_the_list_is_whole_where_the_disk_is_full(machine: Machine) -> None:
+    confirmed(machine)
+    machine.build("newer", "6.1.193-umlaan-4567cdef")
+    entry = confirmed(machine)["entry"]
+    listed = Path(boot.list_path(machine.spec)).read_text()
+    # No file may grow: what a full disk does.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError):
+            boot.prune(machine.spec, {entry})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Path(boot.list_path(machine.spec)).read_text() == listed
 
 
 def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_written(

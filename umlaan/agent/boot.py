@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from umlaan.agent.chamber import BuildError
-from umlaan.agent.files import read_json, write_json
+from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
 from umlaan.agent.spec import decode
 
 MARK = "umlaan.entry"
@@ -294,18 +294,18 @@ def settle(spec: dict[str, Any]) -> list[str]:
 def prune(spec: dict[str, Any], keep: set[str]) -> None:
     """Remove kernels of ours that neither run nor are named: the new one and the one before."""
     here = running(spec)
-    stamps = stamps_of(spec)
-    kept = {s["release"] for s in stamps.values() if s["entry"] in keep | {here["entry"]}}
+    stamps, entries_ = stamps_of(spec), keep | {here["entry"]}
+    listed = read(list_path(spec)).splitlines()
+    # By the list as well: a stamp names the newest entry alone, which may never have been tried.
+    kept = {line.split()[1] for line in listed if line.split()[0] in entries_}
+    kept |= {s["release"] for s in stamps.values() if s["entry"] in entries_}
     kept.add(here["release"])
     gone = [path for path, stamp in stamps.items() if stamp["release"] not in kept]
     for path in gone:
         remove(spec, path, stamps[path]["release"])
-    rows = [line for line in read(list_path(spec)).splitlines() if line.split()[1] in kept]
-    rows = [line for line in rows if line.split()[0] in keep | {here["entry"]}]
-    text = "".join(f"{line}\n" for line in rows)
-    if text != read(list_path(spec)):
-        with open(list_path(spec), "w", encoding="utf-8") as file:
-            file.write(text)
+    rows = [line for line in listed if line.split()[0] in entries_]
+    if rows != listed:
+        write_atomic(list_path(spec), "".join(f"{line}\n" for line in rows).encode())
         run(["update-grub"])
 
 
@@ -350,5 +350,8 @@ def main(argv: list[str]) -> int:
             print(json.dumps(state(spec)))
     except BuildError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(fault_of(error, "boot"), file=sys.stderr)
         return 1
     return 0
