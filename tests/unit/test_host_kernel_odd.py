@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 from tests.unit.machine_folder import NEW, OLD, OLD_ENTRY, Machine
 from umlaan.agent import boot, bootaway, hostkernel
 from umlaan.agent.chamber import BuildError
+from umlaan.model.host import LabHost
+from umlaan.model.hostkernel import HostBoot
+from umlaan.model.kernel import Kernel
+from umlaan.model.network import Network
 from umlaan.plan import hostkernel as plan
 
 
@@ -158,3 +163,39 @@ def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_writ
 
 def named(machine: Machine) -> None:
     machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
+
+
+def test_a_second_lab_does_not_take_grub_from_the_first(machine: Machine) -> None:
+    named(machine)
+    hostkernel.install(dict(machine.spec))
+    assert boot.grub(machine.spec) is None
+    other = {**machine.spec, "state_dir": str(machine.folder / "other")}
+    said = boot.grub(other)
+    assert said is not None and boot.list_path(machine.spec) in said
+    with pytest.raises(BuildError, match="a machine has one host kernel"):
+        hostkernel.install(other)
+    # A lab whose state folder was removed by hand holds nothing.
+    Path(boot.list_path(machine.spec)).unlink()
+    assert boot.grub(other) is None
+
+
+def test_a_state_folder_of_any_name_is_found_again(tmp_path: Path) -> None:
+    where = LabHost(
+        name="@local",
+        network=Network(),
+        state_dir=f"{tmp_path}/my labs/one [1]",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    spec = plan.spec(Kernel(), HostBoot(), where)
+    installed = Path(hostkernel.installed_path(spec, NEW))
+    installed.parent.mkdir(parents=True)
+    installed.write_text("{}")
+    assert list(boot.stamps_of(spec)) == [str(installed)]
+    Path(boot.list_path(spec)).write_text("")
+    (tmp_path / "grub-mkconfig_lib").write_text(
+        "make_system_path_relative_to_its_root() { echo; }\n"
+    )
+    script = spec["files"][plan.SCRIPT]
+    done = subprocess.run(["sh", "-c", script], env={"pkgdatadir": str(tmp_path)}, check=False)
+    assert done.returncode == 0
+    assert boot.list_of(script) == boot.list_path(spec)

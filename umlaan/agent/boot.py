@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,6 +123,24 @@ def grub(spec: dict[str, Any]) -> str | None:
         return "/boot/grub/grub.cfg is not there: run update-grub once"
     if not os.path.exists(at(spec, "/boot/grub/grubenv")):
         return "/boot/grub/grubenv is not there: run grub-editenv create once"
+    return another_labs(spec)
+
+
+def list_of(text: str) -> str | None:
+    """The list that a script of umlaan's in /etc/grub.d reads; None where it is no such script."""
+    line = next((row for row in text.splitlines() if row.startswith("list=")), None)
+    return next(iter(shlex.split(line[5:])), None) if line else None
+
+
+def another_labs(spec: dict[str, Any]) -> str | None:
+    """In words that grub serves another lab, which both its script and its list say."""
+    for path in spec["files"]:
+        other = list_of(read(at(spec, path)))
+        if other and other != list_path(spec) and os.path.exists(other):
+            return (
+                f"{path} offers the host kernels of another lab ({other}): a machine has one host "
+                "kernel; destroy that lab, or leave host_kernel out of this one"
+            )
     return None
 
 
@@ -316,7 +335,7 @@ def list_path(spec: dict[str, Any]) -> str:
 
 def stamps_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """{path of its stamp: the stamp} of each kernel of ours that is installed."""
-    paths = glob.glob(f"{spec['state_dir']}/host-kernel/installed/*")
+    paths = glob.glob(f"{glob.escape(spec['state_dir'])}/host-kernel/installed/*")
     found = {path: read_json(path) for path in sorted(paths)}
     return {path: stamp for path, stamp in found.items() if isinstance(stamp, dict)}
 

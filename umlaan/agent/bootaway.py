@@ -17,6 +17,7 @@ from umlaan.agent.boot import (
     at,
     environment,
     grub,
+    list_of,
     list_path,
     read,
     remove,
@@ -33,7 +34,7 @@ def left(spec: dict[str, Any]) -> dict[str, Any]:
     """What of ours stands on the machine: releases, files, and the one of them that runs."""
     releases = [stamp["release"] for stamp in stamps_of(spec).values()]
     now = running(spec)
-    files = [path for path in spec["files"] if list_path(spec) in read(at(spec, path))]
+    files = [path for path in spec["files"] if list_of(read(at(spec, path))) == list_path(spec)]
     # grub's own file does not name the list: it goes with the script that does.
     files += [path for path in spec["files"] if path.startswith("/etc/default/") and files]
     there = os.path.isdir(f"{spec['state_dir']}/host-kernel")

@@ -5,6 +5,7 @@ Procedure: "make modules_install, make install; update-initramfs -c -k 4.9.88; u
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def installed(kernel: Kernel, wish: HostBoot) -> Generator[PyinfraCommand, None,
     yield agent_command("spec", QuoteString(path), encode(spec))
     yield long_command(
         "Host kernel",
-        f"{agent(carrier())} host-kernel install {path}",
+        f"{agent(carrier())} host-kernel install {shlex.quote(path)}",
         "host-kernel-install.log",
     )
 

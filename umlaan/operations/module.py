@@ -6,6 +6,7 @@ dvs/dvk-mod".
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def _build(
         yield builders.build_command(which, step, ["module", "build", path], log)
         return
     yield agent_command("spec", QuoteString(path), word)
-    yield long_command(step, f"{agent(carrier())} module build {path}", log)
+    yield long_command(step, f"{agent(carrier())} module build {shlex.quote(path)}", log)
 
 
 def _placed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ def spec(kernel: Kernel, wish: HostBoot, where: LabHost) -> dict[str, Any]:
         "checks": list(wish.checks),
         "files": {
             DEFAULTS: render("grub/umlaan.cfg.j2", lab=where.lab),
-            SCRIPT: render("grub/42_umlaan.j2", lab=where.lab, list=entries),
+            SCRIPT: render("grub/42_umlaan.j2", lab=where.lab, list=shlex.quote(entries)),
         },
     }
 
