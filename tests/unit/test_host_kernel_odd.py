@@ -165,6 +165,35 @@ def named(machine: Machine) -> None:
     machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
 
 
+@pytest.mark.parametrize("step", ["unlink", "update-grub"])
+def test_a_destroy_that_was_cut_off_is_ended_by_the_next(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    named(machine)
+    confirmed(machine)
+    machine.boot(OLD)
+    if step == "unlink":
+        real, seen = bootaway.os.unlink, []
+
+        def once(path: str) -> None:
+            real(path)
+            seen.append(path)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(bootaway.os, "unlink", once)
+            bootaway.away(leaving(machine))
+    else:
+        kept = fails(machine, "update-grub")
+        with pytest.raises(BuildError):
+            bootaway.away(leaving(machine))
+        mended(kept)
+    bootaway.away(leaving(machine))
+    assert not (machine.folder / "etc/grub.d/42_umlaan").exists()
+    assert not (machine.folder / "etc/default/grub.d/umlaan.cfg").exists()
+    assert "umlaan" not in (machine.folder / "boot/grub/grub.cfg").read_text()
+
+
 def test_a_second_lab_does_not_take_grub_from_the_first(machine: Machine) -> None:
     named(machine)
     hostkernel.install(dict(machine.spec))

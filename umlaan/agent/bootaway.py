@@ -19,6 +19,7 @@ from umlaan.agent.boot import (
     grub,
     list_of,
     list_path,
+    menu,
     read,
     remove,
     run,
@@ -51,18 +52,21 @@ def away(spec: dict[str, Any]) -> None:
     found = left(spec)
     if found["running"]:
         raise BuildError(f"{found['running']} runs: boot another kernel first")
-    if found["files"]:
+    ours = [line.split()[0] for line in read(list_path(spec)).splitlines() if line.split()]
+    # Its entries alone are left where an earlier destroy was cut off, or update-grub failed.
+    offered = bool(found["files"]) or any(entry in menu(spec) for entry in ours)
+    if offered:
         block, back = environment(spec), state(spec)["fallback"]
-        ours = [line.split()[0] for line in read(list_path(spec)).splitlines() if line.split()]
         if block.get("saved_entry") in ours and back:
             run(["grub-set-default", back])
         if block.get("next_entry") in ours:
             run(["grub-editenv", at(spec, "/boot/grub/grubenv"), "unset", "next_entry"])
-        for path in found["files"]:
+        # The script last: by it alone the next destroy knows that grub's own file is ours.
+        for path in reversed(found["files"]):
             os.unlink(at(spec, path))
     for path, stamp in stamps_of(spec).items():
         remove(spec, path, stamp["release"])
-    if found["files"] and grub(spec) is None:
+    if offered and grub(spec) is None:
         run(["update-grub"])
     shutil.rmtree(f"{spec['state_dir']}/host-kernel", ignore_errors=True)
     # The rest went with an earlier destroy, while the kernel still ran.
