@@ -70,18 +70,18 @@ def test_a_folder_travels_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_two_labs_that_bring_the_same_artifact_do_not_share_a_parcel(
+def test_lab_hosts_that_are_brought_the_same_artifact_do_not_share_a_parcel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class LocalConnector:
         pass
 
     class Host:
-        name = "host"
         connector = LocalConnector()
         print_prefix = ""
 
-        def __init__(self) -> None:
+        def __init__(self, name: str = "host") -> None:
+            self.name = name
             self.ran: list[str] = []
 
         def run_shell_command(self, command: str, **_: Any) -> tuple[bool, CommandOutput]:
@@ -96,13 +96,13 @@ def test_two_labs_that_bring_the_same_artifact_do_not_share_a_parcel(
     (tmp_path / "send").mkdir()
     which = Builder(name="b", cache_dir=str(tmp_path))
     parcels = []
-    for name in ("one", "two"):
+    for name, on in (("one", "a"), ("one", "@ssh/b"), ("two", "a")):
         source = Host()
         monkeypatch.setattr(builder, "builder_host", lambda _, source=source: source)
-        monkeypatch.setattr(builder, "carrier", lambda _: Host())
+        monkeypatch.setattr(builder, "carrier", lambda _, on=on: Host(on))
         monkeypatch.setattr(builder, "agent", lambda _: "agent")
         monkeypatch.setattr(builder, "lab", lambda name=name: SimpleNamespace(name=name))
         bring = builder.Bring(which, "kernel", "/built/kernels/abc", f"{tmp_path}/kernels/abc")
         assert bring.execute(None, Host(), {})[0]  # type: ignore[arg-type]
         parcels.append(source.ran[-1].removeprefix("rm -f "))
-    assert len(set(parcels)) == 2
+    assert len(set(parcels)) == 3

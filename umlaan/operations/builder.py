@@ -90,8 +90,9 @@ class Bring(StringCommand):
     def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
         """Pack there, fetch where it is not this machine, put, unpack beside and rename."""
         source, on = builder_host(self.which), carrier(host)
-        # Each lab its own parcel: another's run may bring the same artifact at this moment.
-        packed = f"{self.which.cache_dir}/send/{lab().name}-{Path(self.origin).name}.tar.gz"
+        # Each lab host its own parcel: another may be brought the same artifact at this moment.
+        name = f"{lab().name}-{on.name}-{Path(self.origin).name}".replace("/", "_")
+        packed = f"{self.which.cache_dir}/send/{name}.tar.gz"
         landed = f"{Path(self.target).parent}/{Path(self.target).name}.tar.gz"
         status, output = _run(source, "bring", "pack", self.origin, packed)
         if not status:

@@ -53,7 +53,9 @@ def build_spec(module: HostModule, kernel: Kernel, which: Builder | None) -> dic
     built = kernel_plan.spec(kernel, merged.options, top, cache, base, merged.ranges)
     dvs = lab().settings(carrier().name).dvs
     made = plan.spec(module, source, where, cache, built, dvs.debug if dvs else 0)
-    return {**made, "dir": f"{top}/modules/{module.name}"}
+    # On a builder a folder for each lab host: the module of one is not that of another's kernel.
+    below = f"{lab().name}/{carrier().name.replace('/', '_')}/" if which else ""
+    return {**made, "dir": f"{top}/modules/{below}{module.name}"}
 
 
 @operation()
