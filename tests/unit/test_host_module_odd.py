@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.test_host_module import LOADED, Host
+from umlaan.agent import module
 from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import module as operation
@@ -34,6 +35,27 @@ def theirs(host: Host) -> Path:
     path.parent.mkdir(parents=True)
     path.write_text("of the user's tree")
     return path
+
+
+def test_a_file_with_a_dash_in_its_name_is_the_module(tmp_path: Path) -> None:
+    assert module.built_file(str(tmp_path), "snd_small.ko") is None
+    (tmp_path / "snd-small.ko").touch()
+    assert module.built_file(str(tmp_path), "snd_small.ko") == f"{tmp_path}/snd-small.ko"
+
+
+def test_a_build_folder_with_another_kernel_of_the_same_release_is_not_built_in(
+    tmp_path: Path,
+) -> None:
+    kernel, out = tmp_path / "kernel", tmp_path / "out"
+    (out / "include/config").mkdir(parents=True)
+    kernel.mkdir()
+    (out / "include/config/kernel.release").write_text("6.1.192-mine\n")
+    for path in (kernel / "config", out / ".config"):
+        path.write_text("CONFIG_SMP=y\n")
+    assert module.holds(str(out), str(kernel), "6.1.192-mine")
+    assert not module.holds(str(out), str(kernel), "6.1.193-mine")
+    (out / ".config").write_text("# CONFIG_SMP is not set\n")
+    assert not module.holds(str(out), str(kernel), "6.1.192-mine")
 
 
 def test_two_lab_hosts_do_not_build_in_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,18 @@ def _tree_of(kspec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return kernel_build.prepare_tree(kspec, found), found
 
 
+def holds(out: str, kernel: str, release: str) -> bool:
+    """Whether a build folder holds the kernel of a folder: two may be called by one release."""
+    there = boot.read(f"{out}/include/config/kernel.release").strip()
+    return there == release and boot.read(f"{out}/.config") == boot.read(f"{kernel}/config")
+
+
+def built_file(work: str, file: str) -> str | None:
+    """What make left: snd-small.ko for snd_small.ko as well, the kernel calls both snd_small."""
+    names = [name for name in sorted(os.listdir(work)) if name.replace("-", "_") == file]
+    return f"{work}/{names[0]}" if names else None
+
+
 def build(spec: dict[str, Any], jobs: int) -> None:
     """Make the module in a copy of its source. BuildError names make's words and its exit code."""
     state = build_state(spec)
@@ -83,7 +95,7 @@ def build(spec: dict[str, Any], jobs: int) -> None:
     out = kernel_make.output_folder(kspec, tree, found["toolchain"])
     make = kernel_make.Make(kspec, tree, out)
     make.words += kmodules.own_release(kspec, found["key"])
-    if boot.read(f"{out}/include/config/kernel.release").strip() != release:
+    if not holds(out, kspec["dir"], release):
         say(f"the build folder holds another kernel now: {release} is made there again")
         kernel_make.compile_(kspec, make, tree, out, jobs)
     work = f"{spec['cache']}/module/{spec['name']}"
@@ -98,10 +110,10 @@ def build(spec: dict[str, Any], jobs: int) -> None:
     # make's own words are -C TREE O=OUT and then what holds for modules as well.
     words = ["make", "-C", MODULE, *make.words[4:], *(f"{k}={v}" for k, v in filled.items())]
     code = make.chamber.run([*words, *spec["targets"]])
-    built = f"{work}/{spec['file']}"
+    built = built_file(work, spec["file"])
     if code:
         raise BuildError(f"make {' '.join(spec['targets'])}: exit code {code}")
-    if not os.path.exists(built):
+    if built is None:
         raise BuildError(f"make left no {spec['file']} in the module's folder")
     magic = check_vermagic(built, release)
     beside = f"{spec['dir']}.new"
