@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.test_host_module import LOADED, Host
-from umlaan.agent import module
+from umlaan.agent import module, placed
 from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import module as operation
@@ -35,6 +35,39 @@ def theirs(host: Host) -> Path:
     path.parent.mkdir(parents=True)
     path.write_text("of the user's tree")
     return path
+
+
+def test_what_stood_there_comes_back_after_a_place_that_failed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = theirs(host)
+    host.place()
+    for content in ("note2", "note3"):
+        host.build(content)
+        with monkeypatch.context() as patch, pytest.raises(OSError):
+            patch.setattr(placed, "put", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+            host.place()
+    assert b"note1" in path.read_bytes()
+    host.away()
+    assert path.read_text() == "of the user's tree"
+
+
+def test_what_stood_there_comes_back_as_it_was(host: Host) -> None:
+    path = theirs(host)
+    path.chmod(0o750)
+    before = path.stat()
+    link = path.with_name("link.ko")
+    link.symlink_to("small.ko")
+    host.data["places"] += ["/usr/src/dvs/dvk-mod/link.ko"]
+    host.place()
+    host.away()
+    now = path.stat()
+    assert (now.st_mode, now.st_uid, now.st_mtime) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime,
+    )
+    assert link.is_symlink() and path.read_text() == "of the user's tree"
 
 
 def test_a_file_with_a_dash_in_its_name_is_the_module(tmp_path: Path) -> None:

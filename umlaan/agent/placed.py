@@ -123,7 +123,10 @@ def place(spec: dict[str, Any]) -> None:
     for target in wanted:
         row = next((r for r in stay if r["path"] == target), None) or _first(spec, target, record)
         stay = [*(r for r in stay if r["path"] != target), row]
-        row["sha256"] = stamp["sha256"]
+        there = hash_file(target) if os.path.isfile(target) else None
+        # Until it is put, what stands there is still an earlier one of ours, or the user's.
+        row["was"] = there if there in (row.get("sha256"), row.get("was")) else None
+        row |= {"sha256": stamp["sha256"], "release": release}
         # Before the file is there: what a killed run placed is known as umlaan's.
         record = {**kept, "sha256": "", "paths": stay}
         write_json(path, record)
@@ -131,7 +134,7 @@ def place(spec: dict[str, Any]) -> None:
         say(f"{target} put")
     if any("/lib/modules/" in target for target in wanted):
         depmod(spec, release)
-    write_json(path, {**kept, "paths": stay})
+    write_json(path, {**kept, "paths": [{**row, "was": None} for row in stay]})
 
 
 def test(spec: dict[str, Any], names: dict[str, str]) -> None:
@@ -171,19 +174,32 @@ def _first(spec: dict[str, Any], target: str, ours: Any) -> dict[str, Any]:
     if os.path.isfile(target) and not same:
         row["kept"] = f"{spec['dir']}.before/{len(target)}-{hash_file(target)[:16]}"
         os.makedirs(os.path.dirname(row["kept"]), exist_ok=True)
-        shutil.copy2(target, row["kept"])
+        _copy(target, row["kept"])
+        row["link"] = os.readlink(target) if os.path.islink(target) else None
         say(f"{target} stood there already: a copy is kept, destroy puts it back")
     return row
+
+
+def _copy(origin: str, target: str) -> None:
+    """Copy beside and rename, with mode, times and owner."""
+    beside, info = f"{target}.umlaan-new", os.stat(origin)
+    shutil.copy2(origin, beside)
+    os.chown(beside, info.st_uid, info.st_gid)
+    os.rename(beside, target)
 
 
 def take_away(row: dict[str, Any]) -> str | None:
     """Remove what was placed, put back what stood there; in words why it was left alone."""
     path = row["path"]
     if os.path.isfile(path):
-        if hash_file(path) != row["sha256"]:
+        if hash_file(path) not in (row["sha256"], row.get("was")):
             return f"{path} stays: it is no longer the file that was placed"
         if row["kept"] and os.path.exists(row["kept"]):
-            put(row["kept"], path)
+            if row.get("link"):
+                os.unlink(path)
+                os.symlink(row["link"], path)
+            else:
+                _copy(row["kept"], path)
             say(f"{path} is again what stood there before")
         else:
             os.unlink(path)
