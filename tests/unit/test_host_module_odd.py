@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.machine_folder import NEW, OLD
 from tests.unit.test_host_module import LOADED, Host
 from umlaan.agent import module, placed
 from umlaan.model.hostkernel import Builder, HostModule
@@ -68,6 +69,25 @@ def test_what_stood_there_comes_back_as_it_was(host: Host) -> None:
         before.st_mtime,
     )
     assert link.is_symlink() and path.read_text() == "of the user's tree"
+
+
+def test_the_kernel_before_keeps_its_module(host: Host) -> None:
+    (host.folder / f"lib/modules/{OLD}").mkdir()
+    host.build("note1", OLD)
+    host.place()
+    before = host.folder / f"lib/modules/{OLD}/extra/small.ko"
+    host.build("note2")
+    host.place()
+    assert before.exists() and host.extra.exists()
+    assert host.problems() == []
+    host.build("note3")
+    host.place()
+    host.away()
+    assert not before.exists() and not host.extra.exists()
+    assert host.machine.calls[-2:] == [
+        f"depmod -b {host.folder} {OLD}",
+        f"depmod -b {host.folder} {NEW}",
+    ]
 
 
 def test_a_file_with_a_dash_in_its_name_is_the_module(tmp_path: Path) -> None:

@@ -84,8 +84,12 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
                 rows.append(f"{path} is missing")
             elif hash_file(path) != placed["sha256"]:
                 rows.append(f"{path} is another file")
-        gone = [row["path"] for row in placed.get("paths", []) if row["path"] not in wanted]
-        rows += [f"{path} is no longer one of its places" for path in gone]
+        gone = [row for row in placed.get("paths", []) if row["path"] not in wanted]
+        rows += [
+            f"{row['path']} is no longer one of its places"
+            for row in gone
+            if not of_another_kernel(spec, row, placed["release"])
+        ]
         if placed["tests"] != spec["tests"]:
             rows.append("its tests changed")
         if spec["load"] and placed["release"] == now and not rows:
@@ -97,6 +101,16 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
         "load": load,
         "running": now,
     }
+
+
+def of_another_kernel(spec: dict[str, Any], row: dict[str, Any], release: str) -> bool:
+    """Whether a file stands where the module belongs for another kernel that is still there.
+
+    That kernel is the way back, or will be: what it loads at boot goes with it alone.
+    """
+    own = row.get("release", release)
+    there = os.path.isdir(boot.at(spec, f"/lib/modules/{own}")) and os.path.exists(row["path"])
+    return there and row["path"] in paths_of(spec, own)
 
 
 def place(spec: dict[str, Any]) -> None:
@@ -116,7 +130,11 @@ def place(spec: dict[str, Any]) -> None:
     wanted = paths_of(spec, release)
     stay = [row for row in rows if row["path"] in wanted]
     for row in rows:
-        if row["path"] not in wanted:
+        if row["path"] in wanted:
+            continue
+        if of_another_kernel(spec, row, record["release"]):
+            stay.append({"release": record["release"], **row})
+        else:
             take_away(row)
     kept = {k: stamp[k] for k in ("key", "release", "vermagic", "sha256")}
     kept |= {"tests": spec["tests"], "load": spec["load"], "unload": spec["unload"]}
@@ -244,8 +262,9 @@ def away(spec: dict[str, Any]) -> None:
         rows = record.get("paths", [])
         for text in filter(None, map(take_away, rows)):
             say(text)
-        if any("/lib/modules/" in row["path"] for row in rows):
-            depmod(spec, record["release"])
+        indexed = [row for row in rows if "/lib/modules/" in row["path"]]
+        for release in sorted({row.get("release", record["release"]) for row in indexed}):
+            depmod(spec, release)
         os.unlink(_record(folder))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{folder}.loaded.json")
