@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.machine_folder import NEW, OLD
 from tests.unit.test_host_module import LOADED, Host
-from umlaan.agent import module, placed
+from umlaan.agent import loaded, module, placed
 from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import module as operation
@@ -88,6 +88,25 @@ def test_the_kernel_before_keeps_its_module(host: Host) -> None:
         f"depmod -b {host.folder} {OLD}",
         f"depmod -b {host.folder} {NEW}",
     ]
+
+
+def test_one_that_is_no_longer_to_be_loaded_is_not_at_the_next_boot(kept_loaded: Host) -> None:
+    host = kept_loaded
+    host.data = {"name": "small", "source": "/small"}
+    assert [row.rpartition("/")[2] for row in host.problems()] == [
+        "umlaan-umlaan-small.conf is no longer wanted",
+        "umlaan-umlaan-small.conf is no longer wanted",
+    ]
+    host.load()
+    assert host.problems() == [] and loaded.files_of(host.spec) == []
+
+
+def test_one_that_was_loaded_after_it_was_placed_is_unloaded_by_destroy(host: Host) -> None:
+    host.place()
+    host.data |= LOADED
+    host.load()
+    host.away()
+    assert not (host.folder / "sys/module/small").exists()
 
 
 def test_a_file_with_a_dash_in_its_name_is_the_module(tmp_path: Path) -> None:

@@ -125,10 +125,10 @@ def problems(spec: dict[str, Any], file: str) -> list[str]:
     for path, text in wanted.items():
         if (there := boot.read(path)) != text:
             rows.append(f"{path} {'differs' if there else 'is missing'}")
-    return rows + [f"{path} is no longer wanted" for path in _unwanted(spec, wanted)]
+    return rows + [f"{path} is no longer wanted" for path in unwanted(spec, wanted)]
 
 
-def _unwanted(spec: dict[str, Any], wanted: dict[str, str]) -> list[str]:
+def unwanted(spec: dict[str, Any], wanted: dict[str, str]) -> list[str]:
     """This module's files that an earlier data wanted."""
     own = [path for path in files_of(spec) if path.endswith(f"/{_stem(spec)}")]
     return [path for path in own if path not in wanted]
@@ -193,10 +193,23 @@ def load(spec: dict[str, Any], file: str) -> None:
     say(f"module {spec['name']} is loaded")
 
 
+def _note_given(spec: dict[str, Any], given: dict[str, str]) -> None:
+    value = {"boot": boot.running(spec)["boot_id"], "given": given}
+    if read_json(_own_values(spec)) != value:
+        write_json(_own_values(spec), value)
+
+
+def forget(spec: dict[str, Any]) -> None:
+    """Have no boot load it any more; it stays as it is until the next."""
+    for path in unwanted(spec, {}):
+        os.unlink(path)
+        say(f"{path} removed: module {spec['name']} is loaded no more after the next boot")
+
+
 def _write(spec: dict[str, Any]) -> None:
     wanted = files(spec)
     for path, text in wanted.items():
         if boot.read(path) != text:
             write_atomic(path, text.encode(), 0o644)
-    for path in _unwanted(spec, wanted):
+    for path in unwanted(spec, wanted):
         os.unlink(path)

@@ -147,7 +147,11 @@ def main(argv: list[str]) -> int:
             placed.place(decode(word))
         elif verb == "load":
             spec = decode(word)
-            loaded.load(spec, placed.paths_of(spec, boot.running(spec)["release"])[0])
+            if spec["load"]:
+                placed.note_loaded(spec)
+                loaded.load(spec, placed.paths_of(spec, boot.running(spec)["release"])[0])
+            else:
+                loaded.forget(spec)
         else:
             placed.away(decode(word))
     except (BuildError, TimeoutError) as error:

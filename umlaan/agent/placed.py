@@ -94,6 +94,8 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
             rows.append("its tests changed")
         if spec["load"] and placed["release"] == now and not rows:
             load = loaded.problems(spec, wanted[0])
+        elif not spec["load"]:
+            load = [f"{path} is no longer wanted" for path in loaded.unwanted(spec, {})]
     return {
         "stamp": placed,
         "here": here["key"] if isinstance(here, dict) else None,
@@ -233,6 +235,15 @@ def depmod(spec: dict[str, Any], release: str) -> None:
     if os.path.isdir(boot.at(spec, f"/lib/modules/{release}")):
         root = spec.get("root")
         boot.run(["depmod", *(["-b", root] if root else []), release])
+
+
+def note_loaded(spec: dict[str, Any]) -> None:
+    """Have destroy know that it was loaded, where the data changed after it was placed."""
+    path = f"{spec['dir']}.placed.json"
+    record = read_json(path)
+    now = {"load": True, "unload": spec["unload"]}
+    if isinstance(record, dict) and record | now != record:
+        write_json(path, record | now)
 
 
 def records(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
