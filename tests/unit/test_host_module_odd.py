@@ -11,6 +11,7 @@ import pytest
 from tests.unit.machine_folder import NEW, OLD
 from tests.unit.test_host_module import LOADED, Host
 from umlaan.agent import loaded, module, placed
+from umlaan.agent.spec import encode
 from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import module as operation
@@ -107,6 +108,24 @@ def test_one_that_was_loaded_after_it_was_placed_is_unloaded_by_destroy(host: Ho
     host.load()
     host.away()
     assert not (host.folder / "sys/module/small").exists()
+
+
+def test_another_value_is_given_after_a_boot_as_well(kept_loaded: Host) -> None:
+    host = kept_loaded
+    with (host.folder / "bin/modprobe").open("a") as script:
+        script.write('echo 4294967295 >"$there/parameters/level"\n')
+    loaded.unload(host.spec, "")
+    host.load()
+    boot_id = host.folder / "proc/sys/kernel/random/boot_id"
+    boot_id.write_text("another\n")
+    assert host.problems() == []
+    host.data |= {"unload": False, "parameters": {"major": "33", "level": "17"}}
+    assert "load it again, level 4294967295 → 17" in host.problems()
+    assert module.main(["load", encode(host.spec)]) == 1
+    # Its file is written; this boot has not read it.
+    assert host.problems() == ["load it again, level 4294967295 → 17"]
+    boot_id.write_text("a third\n")
+    assert host.problems() == []
 
 
 def test_a_file_with_a_dash_in_its_name_is_the_module(tmp_path: Path) -> None:

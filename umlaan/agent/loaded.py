@@ -83,14 +83,10 @@ def content_differs(spec: dict[str, Any], file: str) -> bool:
 def differences(spec: dict[str, Any], file: str) -> list[str]:
     """How the loaded module differs from what is wanted; empty where it does not."""
     rows = ["the loaded one is another build"] if content_differs(spec, file) else []
-    own = read_json(_own_values(spec)) or {"given": {}}
+    given = _given(spec)
     for key, found in _values(spec).items():
-        # What the module sets for itself says nothing. It was given what is wanted if a run says
-        # so, or if it was loaded by a boot since: that reads the files that are compared as well.
-        if key in own["given"] and (
-            own["boot"] != boot.running(spec)["boot_id"]
-            or own["given"][key] == spec["parameters"][key]
-        ):
+        # What the module sets for itself says nothing, if it was given what is wanted.
+        if key in given and given[key] == spec["parameters"][key]:
             continue
         rows.append(f"{key} {found} → {spec['parameters'][key]}")
     return rows
@@ -110,6 +106,21 @@ def _values(spec: dict[str, Any]) -> dict[str, str]:
 def _own_values(spec: dict[str, Any]) -> str:
     """The record of parameters that the module does not leave as they are given: dvk's dbglvl."""
     return f"{spec['dir']}.loaded.json"
+
+
+def _given(spec: dict[str, Any]) -> dict[str, str]:
+    """What those parameters were given when the module was loaded: by a run, as it wrote down.
+
+    By a boot since then: what its file says, as long as no run has written that in this boot.
+    """
+    own = read_json(_own_values(spec)) or {"given": {}}
+    given: dict[str, str] = own["given"]
+    if not given or own["boot"] == boot.running(spec)["boot_id"]:
+        return given
+    text = boot.read(boot.at(spec, f"/etc/modprobe.d/{_stem(spec)}"))
+    pairs = (word.partition("=") for word in text.split())
+    said = {key: value for key, equals, value in pairs if equals}
+    return {key: said.get(key, value) for key, value in given.items()}
 
 
 def problems(spec: dict[str, Any], file: str) -> list[str]:
@@ -164,6 +175,9 @@ def unload(spec: dict[str, Any], reason: str) -> None:
 
 def load(spec: dict[str, Any], file: str) -> None:
     """Load it with its parameters, make its devices, write what does so at each boot."""
+    if given := _given(spec):
+        # Before the file is another than the one that this boot has read.
+        _note_given(spec, given)
     if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
         if not spec["unload"]:
             # The next boot has to load what is wanted, not what was.
@@ -178,8 +192,7 @@ def load(spec: dict[str, Any], file: str) -> None:
             say(
                 f"module {spec['name']} sets {key} itself: {value}, given {spec['parameters'][key]}"
             )
-        given = {key: spec["parameters"][key] for key in own}
-        write_json(_own_values(spec), {"boot": boot.running(spec)["boot_id"], "given": given})
+        _note_given(spec, {key: spec["parameters"][key] for key in own})
         if content_differs(spec, file):
             raise BuildError(f"module {spec['name']}: loaded, but it is another build than {file}")
     for path, number in spec["devices"].items():
