@@ -128,6 +128,15 @@ def test_another_value_is_given_after_a_boot_as_well(kept_loaded: Host) -> None:
     assert host.problems() == []
 
 
+def test_a_module_that_is_built_in_is_said(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.data |= LOADED
+    host.place()
+    # modprobe is content with what modules.builtin names.
+    (host.folder / "bin/modprobe").write_text("#!/bin/sh\n")
+    assert module.main(["load", encode(host.spec)]) == 1
+    assert "small: modprobe loaded nothing: is it built into the kernel" in capsys.readouterr().err
+
+
 def test_a_file_with_a_dash_in_its_name_is_the_module(tmp_path: Path) -> None:
     assert module.built_file(str(tmp_path), "snd_small.ko") is None
     (tmp_path / "snd-small.ko").touch()

@@ -187,6 +187,10 @@ def load(spec: dict[str, Any], file: str) -> None:
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
         by = ["modprobe", _name(spec)] if "/lib/modules/" in file else ["insmod", file]
         boot.run([*by, *parameters(spec)])
+        if not os.path.isdir(_sys(spec)):
+            raise BuildError(
+                f"module {spec['name']}: {by[0]} loaded nothing: is it built into the kernel?"
+            )
         own = _values(spec)
         for key, value in own.items():
             say(
