@@ -228,3 +228,38 @@ def test_a_state_folder_of_any_name_is_found_again(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", script], env={"pkgdatadir": str(tmp_path)}, check=False)
     assert done.returncode == 0
     assert boot.list_of(script) == boot.list_path(spec)
+
+
+def test_an_install_that_fails_leaves_the_old_kernel_the_default(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Any package's update-grub lists what stands in /boot, the newest first.
+    (machine.folder / "initramfs-fails").touch()
+    with pytest.raises(BuildError):
+        hostkernel.install(dict(machine.spec))
+    assert (machine.folder / "etc/default/grub.d/umlaan.cfg").exists()
+    assert machine.grub["saved_entry"] == OLD_ENTRY
+    real = hostkernel.shutil.copyfile
+
+    def full(origin: str, target: str) -> None:
+        real(origin, target)
+        raise OSError(28, "No space left on device")
+
+    Path(machine.spec["dir"], "linux").write_text("another")
+    monkeypatch.setattr(hostkernel.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        hostkernel.put(f"{machine.spec['dir']}/linux", f"{machine.folder}/boot/vmlinuz-x")
+    assert list((machine.folder / "boot").glob("vmlinuz-x*")) == []
+    assert list((machine.folder / "boot").glob("*new*")) == []
+
+
+def test_modules_that_were_half_unpacked_go_with_the_lab(machine: Machine) -> None:
+    kept = fails(machine, "depmod")
+    packed = Path(machine.spec["dir"], "modules.tar.gz")
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(BuildError, match="tar"):
+        hostkernel.install(dict(machine.spec))
+    mended(kept)
+    named(machine)
+    bootaway.away(leaving(machine))
+    assert list((machine.folder / "lib/modules").iterdir()) == []

@@ -347,7 +347,9 @@ def remove(spec: dict[str, Any], stamp: str, release: str) -> None:
         path = at(spec, f"/boot/{name}-{release}")
         if os.path.lexists(path):
             os.unlink(path)
-    shutil.rmtree(at(spec, f"/lib/modules/{release}"), ignore_errors=True)
+    # With what an install that was cut off had unpacked beside.
+    for name in (release, f".{release}.umlaan-new", f".{release}.umlaan-old"):
+        shutil.rmtree(at(spec, f"/lib/modules/{name}"), ignore_errors=True)
     known = at(spec, f"/var/lib/initramfs-tools/{release}")
     if os.path.exists(known):
         os.unlink(known)

@@ -7,6 +7,7 @@ each release, says that it was begun, and last that it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -120,12 +121,18 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def put(origin: str, target: str) -> None:
-    """Copy beside, sync, rename."""
-    beside = f"{target}.umlaan-new"
-    shutil.copyfile(origin, beside)
-    with open(beside, "rb") as file:
-        os.fsync(file.fileno())
-    os.rename(beside, target)
+    """Copy beside, sync, rename; under a name that update-grub takes for no kernel."""
+    beside = f"{os.path.dirname(target)}/.{os.path.basename(target)}.umlaan-new"
+    try:
+        shutil.copyfile(origin, beside)
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.rename(beside, target)
+    except BaseException:
+        # On a full disk it would keep what is missing.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
 
 
 def install_modules(spec: dict[str, Any], packed: str, release: str) -> int:
@@ -160,6 +167,7 @@ def install(spec: dict[str, Any]) -> None:
     boot.check_default(spec)
     # Before anything is added: a saved default that names the kernel which runs now.
     boot.keep_old(spec, anew=any(not read(at(spec, path)) for path in spec["files"]))
+    prepare(spec)
     path = installed_path(spec, release)
     there = read_json(path) or {}
     whole = there.get("key") == stamp["key"] and there.get("whole", True)
@@ -193,12 +201,20 @@ def install_files(spec: dict[str, Any], stamp: dict[str, Any], release: str) -> 
     return count
 
 
+def prepare(spec: dict[str, Any]) -> None:
+    """Have grub boot its saved default before a kernel stands in /boot that nobody has tried.
+
+    update-grub, which any package may run, lists it by itself, as the newest before all others.
+    """
+    # The script first: it is what destroy knows them by.
+    for path in sorted(spec["files"], key=lambda path: not path.startswith("/etc/grub.d/")):
+        mode = 0o755 if path.startswith("/etc/grub.d/") else 0o644
+        write_atomic(at(spec, path), spec["files"][path].encode(), mode)
+        os.chmod(at(spec, path), mode)
+
+
 def offer(spec: dict[str, Any], entry: str) -> None:
     """Put the entry into grub's menu, beside those of ours that may still be needed."""
-    for path, text in spec["files"].items():
-        mode = 0o755 if path.startswith("/etc/grub.d/") else 0o644
-        write_atomic(at(spec, path), text.encode(), mode)
-        os.chmod(at(spec, path), mode)
     rows = [row for row in read(list_path(spec)).splitlines() if row.split()[0] != entry]
     rows.append(line_of(spec, entry))
     write_atomic(list_path(spec), "".join(f"{row}\n" for row in rows).encode())
