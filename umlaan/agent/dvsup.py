@@ -256,6 +256,14 @@ def again(side: Side, kind: str, name: str) -> None:
     there(side, f"restart {name}", f"{line} >/dev/null 2>&1; true")
 
 
+def answered(side: Side) -> View:
+    """A look at a side. NotUp where it does not answer: what lives there is not known then."""
+    view = dvslook.look(side)
+    if not view["answers"]:
+        raise NotUp(f"{side['name']}: its DVS cannot be looked at: {view['error']}")
+    return view
+
+
 def end(side: Side, kind: str) -> None:
     """Proxies, DCs and the DVS of one side ended, as far as its programs can."""
     if kind == "own":
@@ -272,7 +280,7 @@ def end(side: Side, kind: str) -> None:
     for dc in side["dcs"]:
         if dc["end"]:
             dvslook.run_there(side, dc["end"], None, 30)
-    view = dvslook.look(side)
+    view = answered(side)
     for dcid, dc in view["dcs"].items():
         if dc["pid"] and not dc["fault"]:
             there(
@@ -297,7 +305,7 @@ def down(order: dict[str, Any]) -> str:
     for dc in side["dcs"]:
         with contextlib.suppress(FileNotFoundError, TypeError):
             os.unlink(dc["file"])
-    view = dvslook.look(side)
+    view = answered(side)
     left = [
         f"DC{n}'s init {dc['pid']}"
         for n, dc in view["dcs"].items()
