@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -297,3 +298,34 @@ def test_a_clock_set_back_builds_afresh(tmp_path: Path, finished: bool) -> None:
         os.utime(out / "fork.o", (later, later))
     kernel_make.recover(str(out))
     assert not out.exists()
+
+
+def test_a_tree_beside_that_changes_during_the_build_is_told(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    include = tmp_path / "include"
+    include.mkdir()
+    (include / "dvs.h").write_text("one\n")
+    spec = spec_of(tmp_path, arch="x86_64", beside={"/usr/src/dvs/include": str(include)})
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("bzImage", ".config"):
+        (out / name).write_text("made")
+
+    def compiled(*_: Any) -> dict[str, Any]:
+        # Half of the objects are of the one and half of the other.
+        (include / "dvs.h").write_text("two\n")
+        return {"release": "6.1.7", "options": {}}
+
+    asked = SimpleNamespace(words=[], chamber=SimpleNamespace(ask=lambda _: "bzImage"))
+    monkeypatch.setattr(kernel_build, "prepare_tree", lambda *_: str(tree))
+    monkeypatch.setattr(kernel_build, "output_folder", lambda *_: str(out))
+    monkeypatch.setattr(kernel_build, "Make", lambda *_: asked)
+    monkeypatch.setattr(kernel_build, "compile_", compiled)
+    monkeypatch.setattr(kernel_build.kmodules, "staged", lambda *_: None)
+    found = kernel_state.gather(spec)
+    with pytest.raises(BuildError, match=f"{include} changed while the kernel was built"):
+        kernel_build.build(spec, found, 1)
+    # What was made is nobody's content: going back to the first must not find it.
+    (include / "dvs.h").write_text("one\n")
+    assert kernel_state.cached(spec["cache"], kernel_state.gather(spec)["key"]) is None

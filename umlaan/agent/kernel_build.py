@@ -78,6 +78,20 @@ def store(spec: dict[str, Any], found: dict[str, Any], made: dict[str, Any], bes
     return final
 
 
+def check_beside(spec: dict[str, Any], found: dict[str, Any]) -> None:
+    """BuildError where a tree that is read in its place changed while the kernel was built.
+
+    The source itself is a copy of umlaan's; what is made of two contents is neither's kernel.
+    """
+    if not spec["beside"]:
+        return
+    now = kernel_state.gather(spec)["inputs"]["beside"]
+    if gone := [row for row in found["inputs"]["beside"] if row not in now]:
+        raise BuildError(
+            f"kernel.beside: {gone[0]['path']} changed while the kernel was built: run again"
+        )
+
+
 def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
     """Make the kernel of these inputs; its folder in the cache."""
     cache = spec["cache"]
@@ -97,6 +111,7 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
         make = Make(spec, tree, out)
         make.words += kmodules.own_release(spec, found["key"])
         made = compile_(spec, make, tree, out, jobs)
+        check_beside(spec, found)
         made["transports"] = kconfig.transports(made["options"])
         made["modules"] = None
         image = "linux"
