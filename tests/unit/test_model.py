@@ -92,6 +92,8 @@ def test_a_kernels_id_follows_its_data() -> None:
     assert Kernel().id != Kernel.model_validate({"options": {"CONFIG_HZ_100": True}}).id
 
 
+DVK = {"name": "dvk", "source": "/usr/src/dvk"}
+MINE = {"name": "mine", "source": "/usr/src/mine"}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"netwrk": {}}, "netwrk: unknown key; allowed: builder, cache_dir"),
     ({"network": {"brigde": "br0"}}, "network.brigde: unknown key; allowed: address, bridge"),
@@ -102,6 +104,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"network": {"namespace": "UPPER"}}, "network.namespace:"),
     ({"network": {"node_base": 255}}, "outside 192.168.1.0/24"),
     ({"kernel": {"sorce": "x"}}, "kernel.sorce: unknown key"),
+    ({"host_modules": [DVK, DVK]}, "host_modules: dvk is there twice"),
+    (
+        {"host_modules": [DVK | {"places": ["/opt/m.ko"]}, {**MINE, "places": ["/opt/m.ko"]}]},
+        "host_modules: dvk and mine have one place: /opt/m.ko",
+    ),
+    ({"host_modules": [DVK | {"places": ["{file}"]}]}, "'{file}': a file's path, from /, {dvs}/"),
     ({"kernel": "linux-source-6.1"}, "must be package:NAME"),
     ({"kernel": {"source": {"url": "https://example.org/x.tar"}}}, "needs sha256"),
     ({"kernel": {"source": {}}}, "exactly one of package, directory, tarball, url"),

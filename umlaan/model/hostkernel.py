@@ -71,6 +71,14 @@ class HostModule(Model):
             raise ValueError("load: needs a place; it is loaded from the first one")
         return self
 
+    @field_validator("places")
+    @classmethod
+    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for place in value:
+            if not place.startswith(("/", "{dvs}/", "{state_dir}/")) or place.endswith("/"):
+                raise ValueError(f"{place!r}: a file's path, from /, {{dvs}}/ or {{state_dir}}/ on")
+        return value
+
     @field_validator("parameters")
     @classmethod
     def _known(cls, value: dict[str, str]) -> dict[str, str]:

@@ -58,6 +58,20 @@ class Settings(Model):
             )
         return value
 
+    @field_validator("host_modules")
+    @classmethod
+    def _apart(cls, value: tuple[HostModule, ...]) -> tuple[HostModule, ...]:
+        seen: dict[str, str] = {}
+        for module in value:
+            if module.name in seen:
+                raise ValueError(f"{module.name} is there twice: each has a name of its own")
+            places = {place.replace("{file}", module.file) for place in module.places}
+            for what in (module.name, *sorted(places)):
+                if what in seen:
+                    raise ValueError(f"{seen[what]} and {module.name} have one place: {what}")
+                seen[what] = module.name
+        return value
+
     @field_validator("cache_dir")
     @classmethod
     def _outlives_the_lab(cls, value: str, info: ValidationInfo) -> str:
