@@ -27,6 +27,8 @@ def modules() -> None:
     settings = lab().settings(host.name)
     if settings.host_kernel is None:
         return
+    names = tuple(one.name for one in settings.host_modules)
+    module.removed(name="Host modules that left the data", keep=names)
     for one in host.loop(settings.host_modules):
         name = f"Host module {one.name}"
         module.built(name=name, module=one, kernel=settings.host_kernel)

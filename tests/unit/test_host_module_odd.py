@@ -182,3 +182,14 @@ def test_two_lab_hosts_do_not_build_in_one_folder(monkeypatch: pytest.MonkeyPatc
             assert here["dir"] == f"/var/lib/umlaan/{lab}/modules/dvk"
     assert len(found) == 4 and all(path.startswith("/b/built/modules/") for path in found)
     assert json.dumps(sorted(found)).count("@ssh_other") == 2
+
+
+def test_a_module_that_left_the_data_goes_and_the_others_stay(kept_loaded: Host) -> None:
+    host = kept_loaded
+    assert placed.left({**host.spec, "keep": ["small"]}) == []
+    placed.away({**host.spec, "keep": ["small"]})
+    assert host.problems() == []
+    other = {**host.spec, "keep": ["smaller"]}
+    assert placed.left(other) == [str(host.extra), *loaded.files_of(host.spec)]
+    placed.away(other)
+    assert not host.extra.exists() and loaded.files_of(host.spec) == []

@@ -32,14 +32,15 @@ def parameters(spec: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in sorted(spec["parameters"].items())]
 
 
-def _stem(spec: dict[str, Any]) -> str:
+def conf(spec: dict[str, Any]) -> str:
+    """The name of each of a module's files."""
     return f"umlaan-{spec['lab']}-{spec['name']}.conf"
 
 
 def files(spec: dict[str, Any]) -> dict[str, str]:
     """What has the module loaded at each boot, where its release runs."""
     mark, name = MARK.format(lab=spec["lab"]), _name(spec)
-    stem = _stem(spec)
+    stem = conf(spec)
     words = " ".join(parameters(spec))
     found = {f"/etc/modules-load.d/{stem}": f"{mark}\n{name}\n"}
     if words:
@@ -117,7 +118,7 @@ def _given(spec: dict[str, Any]) -> dict[str, str]:
     given: dict[str, str] = own["given"]
     if not given or own["boot"] == boot.running(spec)["boot_id"]:
         return given
-    text = boot.read(boot.at(spec, f"/etc/modprobe.d/{_stem(spec)}"))
+    text = boot.read(boot.at(spec, f"/etc/modprobe.d/{conf(spec)}"))
     pairs = (word.partition("=") for word in text.split())
     said = {key: value for key, equals, value in pairs if equals}
     return {key: said.get(key, value) for key, value in given.items()}
@@ -141,7 +142,7 @@ def problems(spec: dict[str, Any], file: str) -> list[str]:
 
 def unwanted(spec: dict[str, Any], wanted: dict[str, str]) -> list[str]:
     """This module's files that an earlier data wanted."""
-    own = [path for path in files_of(spec) if path.endswith(f"/{_stem(spec)}")]
+    own = [path for path in files_of(spec) if path.endswith(f"/{conf(spec)}")]
     return [path for path in own if path not in wanted]
 
 

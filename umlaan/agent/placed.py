@@ -239,7 +239,7 @@ def depmod(spec: dict[str, Any], release: str) -> None:
 
 def note_loaded(spec: dict[str, Any]) -> None:
     """Have destroy know that it was loaded, where the data changed after it was placed."""
-    path = f"{spec['dir']}.placed.json"
+    path = _record(spec["dir"])
     record = read_json(path)
     now = {"load": True, "unload": spec["unload"]}
     if isinstance(record, dict) and record | now != record:
@@ -247,10 +247,21 @@ def note_loaded(spec: dict[str, Any]) -> None:
 
 
 def records(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """{module's folder: its record} of every module that this lab placed."""
+    """{module's folder: its record} of every module that this lab placed, but those to be kept."""
     paths = glob.glob(_record(f"{glob.escape(spec['state_dir'])}/modules/*"))
     found = {path.removesuffix(_record("")): read_json(path) for path in sorted(paths)}
-    return {path: row for path, row in found.items() if isinstance(row, dict)}
+    keep = spec.get("keep", ())
+    return {
+        path: row
+        for path, row in found.items()
+        if isinstance(row, dict) and os.path.basename(path) not in keep
+    }
+
+
+def _files(spec: dict[str, Any]) -> list[str]:
+    """What loads modules of this lab at boot, but those to be kept."""
+    keep = {loaded.conf({**spec, "name": name}) for name in spec.get("keep", ())}
+    return [path for path in loaded.files_of(spec) if os.path.basename(path) not in keep]
 
 
 def left(spec: dict[str, Any]) -> list[str]:
@@ -258,7 +269,7 @@ def left(spec: dict[str, Any]) -> list[str]:
     inside = f"{spec['state_dir']}/"
     rows = [row for one in records(spec).values() for row in one.get("paths", [])]
     found = [r["path"] for r in rows if not r["path"].startswith(inside)]
-    return [*(p for p in found if os.path.exists(p)), *loaded.files_of(spec)]
+    return [*(p for p in found if os.path.exists(p)), *_files(spec)]
 
 
 def away(spec: dict[str, Any]) -> None:
@@ -280,5 +291,5 @@ def away(spec: dict[str, Any]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{folder}.loaded.json")
         shutil.rmtree(f"{folder}.before", ignore_errors=True)
-    for path in loaded.files_of(spec):
+    for path in _files(spec):
         os.unlink(path)

@@ -149,12 +149,14 @@ def _placed(
 
 
 @operation()
-def removed() -> Generator[PyinfraCommand, None, None]:
+def removed(keep: tuple[str, ...] = ()) -> Generator[PyinfraCommand, None, None]:
     """What modules of this lab left outside its state folder, away; what stood there comes back.
+
+    + keep: names of those that stay, in a lab that goes on
 
     A file that is no longer what was placed stays, and that is said.
     """
-    word = encode(plan.leaving(lab_host()))
+    word = encode(plan.leaving(lab_host(), keep))
     found = agent_fact(HostModulesLeft, word)
     if not found:
         return

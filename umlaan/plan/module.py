@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from umlaan.model.dvs import host_tree
@@ -69,6 +70,9 @@ def load_reasons(name: str, found: dict[str, Any]) -> list[str]:
     return [f"module {name}: {row}" for row in found["load"]]
 
 
-def leaving(where: LabHost) -> dict[str, Any]:
-    """The agent's description of what a destroyed lab leaves of modules."""
-    return {"state_dir": where.state_dir, "lab": where.lab}
+def leaving(where: LabHost, keep: Iterable[str] = ()) -> dict[str, Any]:
+    """The agent's description of what a destroyed lab leaves of modules, but those of these names.
+
+    A lab that goes on keeps those which its data names.
+    """
+    return {"state_dir": where.state_dir, "lab": where.lab, "keep": sorted(keep)}
