@@ -188,6 +188,24 @@ def test_a_pid_of_another_boot_is_nobodys(guest: Guest) -> None:
         other.wait()
 
 
+def test_nothing_is_asked_or_ended_by_a_pid_of_another_boot(guest: Guest) -> None:
+    others = [subprocess.Popen(["sleep", "1000"], start_new_session=True) for _ in range(2)]
+    pids = Path(sysvinit.pid_path(guest.side, "dvs-join"))
+    try:
+        # Where /run is on the disk: after a boot these are the pids of somebody else's.
+        pids.write_text(f"{others[0].pid} {others[1].pid} another-boot\n")
+        assert guest.status() == {}
+        guest.sh(*sysvinit.keepers_end(guest.side), sysvinit.again(guest.side, "dvs-join"))
+        guest.follow(["dvs-proxy-node0"])
+        assert [one.poll() for one in others] == [None, None]
+        assert not pids.exists()
+    finally:
+        pids.unlink(missing_ok=True)
+        for one in others:
+            one.kill()
+            one.wait()
+
+
 def test_services_that_left_the_lab_are_ended(guest: Guest) -> None:
     guest.service("dvs-proxy-node12", "exec sleep 1000")
     pid = until(lambda: guest.status().get("dvs-proxy-node12"))["pid"]

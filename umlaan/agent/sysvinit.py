@@ -18,6 +18,9 @@ LAST = "# umlaan: services of the DVS, end"
 # Whose inittab it is: busybox reads another one, and has no runlevels.
 THERE = "[ -f /etc/inittab ] && command -v telinit >/dev/null"
 
+# A pid that was written in another boot is nobody's, where /run is kept on a disk.
+_NOW = "read -r now </proc/sys/kernel/random/boot_id"
+
 Side = dict[str, Any]
 
 
@@ -56,8 +59,9 @@ def status(side: Side) -> str:
     """Print ``keep NAME KEEPER PID STATE`` of each service, without another process."""
     names = " ".join(side["services"])
     return (
-        f"for n in {names}; do k= p= b= s=; read -r k p b 2>/dev/null <{side['run']}/$n.pid; "
-        f'[ -z "$k" ] || [ ! -d /proc/$k ] || {{ read -r s 2>/dev/null </proc/$p/stat; '
+        f"{_NOW}; for n in {names}; do k= p= b= s=; "
+        f"read -r k p b 2>/dev/null <{side['run']}/$n.pid; "
+        f'[ "$b" != "$now" ] || [ ! -d /proc/$k ] || {{ read -r s 2>/dev/null </proc/$p/stat; '
         f's=${{s##*) }}; echo "keep $n $k $p ${{s%% *}}"; }}; done'
     )
 
@@ -96,8 +100,8 @@ def follow(side: Side) -> list[str]:
 def keepers_end(side: Side) -> list[str]:
     """End the keepers that run an older ``keep``; init starts them again with the new one."""
     return [
-        f"for f in {side['run']}/dvs-*.pid; do read -r k p b 2>/dev/null <$f && "
-        'kill -TERM "$k" 2>/dev/null; done'
+        f"{_NOW}; for f in {side['run']}/dvs-*.pid; do read -r k p b 2>/dev/null <$f && "
+        '[ "$b" = "$now" ] && kill -TERM "$k" 2>/dev/null; done'
     ]
 
 
@@ -110,9 +114,10 @@ def _gone(side: Side, wanted: list[str]) -> list[str]:
     """Wait until the keepers that init has ended are gone with their services; then insist."""
     keep = "|".join(wanted) or "-"
     return [
-        f"for f in {side['run']}/dvs-*.pid; do n=${{f##*/}}; "
+        f"{_NOW}; for f in {side['run']}/dvs-*.pid; do n=${{f##*/}}; "
         f'case "${{n%.pid}}" in {keep}) continue;; esac; '
-        'read -r k p b 2>/dev/null <"$f" || continue; kill -TERM "$k" 2>/dev/null; '
+        'read -r k p b 2>/dev/null <"$f" || continue; '
+        '[ "$b" = "$now" ] || { rm -f "$f"; continue; }; kill -TERM "$k" 2>/dev/null; '
         'for t in 1 2 3 4 5 6 7 8; do [ -d "/proc/$k" ] || break; sleep 1; done; '
         'kill -KILL "$k" 2>/dev/null; kill -KILL "-$p" 2>/dev/null; rm -f "$f"; done',
     ]
@@ -121,7 +126,8 @@ def _gone(side: Side, wanted: list[str]) -> list[str]:
 def again(side: Side, name: str) -> str:
     """End a service's session; its keeper starts it anew."""
     return (
-        f"read -r k p b 2>/dev/null <{pid_path(side, name)} && {{ kill -TERM -$p; "
+        f"{_NOW}; read -r k p b 2>/dev/null <{pid_path(side, name)} && "
+        '[ "$b" = "$now" ] && { kill -TERM -$p; '
         "kill -CONT -$p; for t in 1 2 3 4 5 6; do kill -0 -$p || break; sleep 1; done; "
         "kill -KILL -$p; } 2>/dev/null; true"
     )
