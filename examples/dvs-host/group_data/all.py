@@ -64,11 +64,12 @@ dvs = {
     **_same["dvs"],
     "steps": [
         *_same["dvs"]["steps"],
-        # Only its client libraries: make of the rest wants a manual's tools.
+        # Only its client libraries, after the header that they share: make of the rest wants a
+        # manual's tools.
         {
             "dir": "spread",
-            "command": "sh ./configure && make -C libspread-util/src && "
-            "make -C libspread libspread-core.a",
+            "command": "sh ./configure && make -C libspread-util/include && "
+            "make -C libspread-util/src && make -C libspread libspread-core.a",
         },
         {
             "dir": "dvs-apps/dc_init",
