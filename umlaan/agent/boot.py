@@ -21,9 +21,9 @@ from typing import Any
 
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
+from umlaan.agent.machine import MARK, at, read, run, running
 from umlaan.agent.spec import decode
 
-MARK = "umlaan.entry"
 TOOLS = ("grub-editenv", "grub-reboot", "grub-set-default", "update-grub")
 
 
@@ -31,31 +31,6 @@ def entry_of(spec: dict[str, Any], key: str) -> str:
     """The wanted entry: it names the kernel's content and everything it is booted with."""
     named = [key, spec["parameters"], spec["initramfs"], spec["panic"]]
     return f"umlaan-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:12]}"
-
-
-def at(spec: dict[str, Any], path: str) -> str:
-    """A path of the machine; below spec["root"] where a test gives one."""
-    return f"{spec.get('root', '')}{path}"
-
-
-def read(path: str) -> str:
-    """A file's text; empty where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def running(spec: dict[str, Any]) -> dict[str, str]:
-    """release, boot_id and entry (empty where no entry of ours was booted)."""
-    command_line = read(at(spec, "/proc/cmdline")).split()
-    marks = [word.partition("=")[2] for word in command_line if word.startswith(f"{MARK}=")]
-    return {
-        "release": read(at(spec, "/proc/sys/kernel/osrelease")).strip(),
-        "boot_id": read(at(spec, "/proc/sys/kernel/random/boot_id")).strip(),
-        "entry": marks[-1] if marks else "",
-    }
 
 
 def environment(spec: dict[str, Any]) -> dict[str, str]:
@@ -159,19 +134,6 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
         "next_release": release_of(offered.get(block.get("next_entry") or saved, "")),
         "grub": grub(spec),
     }
-
-
-def run(words: list[str]) -> None:
-    """Run a tool, output into the log. BuildError with its last line if it fails."""
-    print(f"+ {' '.join(words)}", flush=True)
-    done = subprocess.run(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    text = done.stdout.decode(errors="replace").rstrip()
-    print(text, flush=True)
-    if done.returncode:
-        last = text.splitlines()[-1] if text else f"exit code {done.returncode}"
-        raise BuildError(f"{words[0]}: {last}")
 
 
 def keep_old(spec: dict[str, Any], *, anew: bool) -> None:

@@ -14,20 +14,17 @@ import sys
 from typing import Any
 
 from umlaan.agent.boot import (
-    at,
     environment,
     grub,
     list_of,
     list_path,
     menu,
-    read,
     remove,
-    run,
-    running,
     stamps_of,
     state,
 )
 from umlaan.agent.chamber import BuildError
+from umlaan.agent.machine import at, read, run, running
 from umlaan.agent.spec import decode
 
 

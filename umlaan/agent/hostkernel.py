@@ -16,10 +16,11 @@ import sys
 from typing import Any
 
 from umlaan.agent import boot, source
-from umlaan.agent.boot import at, list_path, read, run
+from umlaan.agent.boot import list_path
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
 from umlaan.agent.kmodules import PACKED
+from umlaan.agent.machine import at, read, run
 from umlaan.agent.spec import decode, load
 
 # The kernel's folder -> /boot, each with the release behind its name.

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any
 
-from umlaan.agent import boot
+from umlaan.agent import machine
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import read_json, write_atomic, write_json
 
@@ -20,7 +20,7 @@ MARK = "# Written by umlaan for lab {lab}."
 
 
 def _sys(spec: dict[str, Any]) -> str:
-    return boot.at(spec, f"/sys/module/{_name(spec)}")
+    return machine.at(spec, f"/sys/module/{_name(spec)}")
 
 
 def _name(spec: dict[str, Any]) -> str:
@@ -48,18 +48,18 @@ def files(spec: dict[str, Any]) -> dict[str, str]:
     rows = [f"c {path} 0600 root root - {number}\n" for path, number in spec["devices"].items()]
     if rows:
         found[f"/etc/tmpfiles.d/{stem}"] = f"{mark}\n{''.join(rows)}"
-    return {boot.at(spec, path): text for path, text in found.items()}
+    return {machine.at(spec, path): text for path, text in found.items()}
 
 
 def files_of(spec: dict[str, Any]) -> list[str]:
     """Those of this lab that stand on the machine."""
     mark, found = MARK.format(lab=spec["lab"]), []
     for folder in ("modules-load.d", "modprobe.d", "tmpfiles.d"):
-        path = boot.at(spec, f"/etc/{folder}")
+        path = machine.at(spec, f"/etc/{folder}")
         with contextlib.suppress(FileNotFoundError):
             names = [n for n in sorted(os.listdir(path)) if n.startswith(f"umlaan-{spec['lab']}-")]
             found += [f"{path}/{name}" for name in names]
-    return [path for path in found if boot.read(path).startswith(f"{mark}\n")]
+    return [path for path in found if machine.read(path).startswith(f"{mark}\n")]
 
 
 def same(wanted: str, found: str) -> bool:
@@ -77,7 +77,7 @@ def content_differs(spec: dict[str, Any], file: str) -> bool:
         data = opened.read()
     with contextlib.suppress(OSError), open(f"{_sys(spec)}/notes/.note.gnu.build-id", "rb") as note:
         return note.read() not in data
-    version = boot.read(f"{_sys(spec)}/srcversion").strip()
+    version = machine.read(f"{_sys(spec)}/srcversion").strip()
     return bool(version) and f"srcversion={version}".encode() not in data
 
 
@@ -99,7 +99,7 @@ def _values(spec: dict[str, Any]) -> dict[str, str]:
     for key, wanted in spec["parameters"].items():
         path = f"{_sys(spec)}/parameters/{key}"
         # A parameter may be hidden from /sys: then nobody can tell.
-        if os.path.exists(path) and not same(wanted, value := boot.read(path).strip()):
+        if os.path.exists(path) and not same(wanted, value := machine.read(path).strip()):
             found[key] = value
     return found
 
@@ -116,9 +116,9 @@ def _given(spec: dict[str, Any]) -> dict[str, str]:
     """
     own = read_json(_own_values(spec)) or {"given": {}}
     given: dict[str, str] = own["given"]
-    if not given or own["boot"] == boot.running(spec)["boot_id"]:
+    if not given or own["boot"] == machine.running(spec)["boot_id"]:
         return given
-    text = boot.read(boot.at(spec, f"/etc/modprobe.d/{conf(spec)}"))
+    text = machine.read(machine.at(spec, f"/etc/modprobe.d/{conf(spec)}"))
     pairs = (word.partition("=") for word in text.split())
     said = {key: value for key, equals, value in pairs if equals}
     return {key: said.get(key, value) for key, value in given.items()}
@@ -131,11 +131,11 @@ def problems(spec: dict[str, Any], file: str) -> list[str]:
     else:
         rows = [f"load it again, {text}" for text in differences(spec, file)]
     for path, number in spec["devices"].items():
-        if device(boot.at(spec, path)) != number:
+        if device(machine.at(spec, path)) != number:
             rows.append(f"make {path}, character device {number}")
     wanted = files(spec)
     for path, text in wanted.items():
-        if (there := boot.read(path)) != text:
+        if (there := machine.read(path)) != text:
             rows.append(f"{path} {'differs' if there else 'is missing'}")
     return rows + [f"{path} is no longer wanted" for path in unwanted(spec, wanted)]
 
@@ -165,13 +165,13 @@ def unload(spec: dict[str, Any], reason: str) -> None:
             f"module {spec['name']}{why}: it is loaded and cannot be unloaded "
             "(host_modules.unload is False): reboot, then run again"
         )
-    users = boot.read(f"{_sys(spec)}/refcnt").strip()
+    users = machine.read(f"{_sys(spec)}/refcnt").strip()
     if users not in ("", "0"):
         raise BuildError(
             f"module {spec['name']}{why}: it is loaded and in use by {users}; end what uses it "
             "(a DVS that is initialised counts as one) or reboot, then run again"
         )
-    boot.run(["rmmod", _name(spec)])
+    machine.run(["rmmod", _name(spec)])
 
 
 def load(spec: dict[str, Any], file: str) -> None:
@@ -187,7 +187,7 @@ def load(spec: dict[str, Any], file: str) -> None:
     if not os.path.isdir(_sys(spec)):
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
         by = ["modprobe", _name(spec)] if "/lib/modules/" in file else ["insmod", file]
-        boot.run([*by, *parameters(spec)])
+        machine.run([*by, *parameters(spec)])
         if not os.path.isdir(_sys(spec)):
             raise BuildError(
                 f"module {spec['name']}: {by[0]} loaded nothing: is it built into the kernel?"
@@ -201,18 +201,18 @@ def load(spec: dict[str, Any], file: str) -> None:
         if content_differs(spec, file):
             raise BuildError(f"module {spec['name']}: loaded, but it is another build than {file}")
     for path, number in spec["devices"].items():
-        target = boot.at(spec, path)
+        target = machine.at(spec, path)
         if device(target) == number:
             continue
         if os.path.lexists(target):
             raise BuildError(f"{target} is there and is not character device {number}")
-        boot.run(["mknod", "-m", "600", target, "c", *number.split(":")])
+        machine.run(["mknod", "-m", "600", target, "c", *number.split(":")])
     _write(spec)
     say(f"module {spec['name']} is loaded")
 
 
 def _note_given(spec: dict[str, Any], given: dict[str, str]) -> None:
-    value = {"boot": boot.running(spec)["boot_id"], "given": given}
+    value = {"boot": machine.running(spec)["boot_id"], "given": given}
     if read_json(_own_values(spec)) != value:
         write_json(_own_values(spec), value)
 
@@ -227,7 +227,7 @@ def forget(spec: dict[str, Any]) -> None:
 def _write(spec: dict[str, Any]) -> None:
     wanted = files(spec)
     for path, text in wanted.items():
-        if boot.read(path) != text:
+        if machine.read(path) != text:
             write_atomic(path, text.encode(), 0o644)
     for path in unwanted(spec, wanted):
         os.unlink(path)

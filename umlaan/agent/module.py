@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 from umlaan.agent import (
-    boot,
     kernel_build,
     kernel_make,
     kernel_state,
     kmodules,
     loaded,
+    machine,
     placed,
     trees,
 )
@@ -75,8 +75,8 @@ def _tree_of(kspec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def holds(out: str, kernel: str, release: str) -> bool:
     """Whether a build folder holds the kernel of a folder: two may be called by one release."""
-    there = boot.read(f"{out}/include/config/kernel.release").strip()
-    return there == release and boot.read(f"{out}/.config") == boot.read(f"{kernel}/config")
+    there = machine.read(f"{out}/include/config/kernel.release").strip()
+    return there == release and machine.read(f"{out}/.config") == machine.read(f"{kernel}/config")
 
 
 def built_file(work: str, file: str) -> str | None:
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> int:
             spec = decode(word)
             if spec["load"]:
                 placed.note_loaded(spec)
-                loaded.load(spec, placed.paths_of(spec, boot.running(spec)["release"])[0])
+                loaded.load(spec, placed.paths_of(spec, machine.running(spec)["release"])[0])
             else:
                 loaded.forget(spec)
         else:

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from umlaan.agent import boot, loaded
+from umlaan.agent import loaded, machine
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import read_json, write_json
 from umlaan.agent.hostkernel import put
@@ -63,7 +63,7 @@ def paths_of(spec: dict[str, Any], release: str) -> list[str]:
     """The module's places on this machine."""
     names = names_of(spec, release)
     filled = [(place, fill(place, names)) for place in spec["places"]]
-    return [boot.at(spec, path) if place.startswith("/") else path for place, path in filled]
+    return [machine.at(spec, path) if place.startswith("/") else path for place, path in filled]
 
 
 def _record(folder: str) -> str:
@@ -75,7 +75,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
     """The placed module: its stamp, what is not as it was placed, and how it is loaded."""
     here = read_json(f"{spec['dir']}/stamp.json")
     placed = read_json(_record(spec["dir"]))
-    now = boot.running(spec)["release"]
+    now = machine.running(spec)["release"]
     rows, load = [], []
     if isinstance(placed, dict):
         wanted = paths_of(spec, placed["release"])
@@ -111,7 +111,7 @@ def of_another_kernel(spec: dict[str, Any], row: dict[str, Any], release: str) -
     That kernel is the way back, or will be: what it loads at boot goes with it alone.
     """
     own = row.get("release", release)
-    there = os.path.isdir(boot.at(spec, f"/lib/modules/{own}")) and os.path.exists(row["path"])
+    there = os.path.isdir(machine.at(spec, f"/lib/modules/{own}")) and os.path.exists(row["path"])
     return there and row["path"] in paths_of(spec, own)
 
 
@@ -122,7 +122,7 @@ def place(spec: dict[str, Any]) -> None:
         raise BuildError(f"module {spec['name']}: nothing was built or brought here")
     release, file = stamp["release"], f"{spec['dir']}/{spec['file']}"
     check_vermagic(file, release)
-    if spec["load"] and spec["unload"] and boot.running(spec)["release"] == release:
+    if spec["load"] and spec["unload"] and machine.running(spec)["release"] == release:
         # A test loads the new one; and one that is to stay loaded is then the new one, too.
         loaded.unload(spec, f"{spec['file']} is to be replaced")
     test(spec, names_of(spec, release))
@@ -232,9 +232,9 @@ def take_away(row: dict[str, Any]) -> str | None:
 
 def depmod(spec: dict[str, Any], release: str) -> None:
     """The index of a release's modules made anew, where the release is still there."""
-    if os.path.isdir(boot.at(spec, f"/lib/modules/{release}")):
+    if os.path.isdir(machine.at(spec, f"/lib/modules/{release}")):
         root = spec.get("root")
-        boot.run(["depmod", *(["-b", root] if root else []), release])
+        machine.run(["depmod", *(["-b", root] if root else []), release])
 
 
 def note_loaded(spec: dict[str, Any]) -> None:
