@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.machine_folder import MENU, NEW, OLD, OLD_ENTRY, UUID, Machine
-from umlaan.agent import boot, bootaway, hostkernel
+from umlaan.agent import boot, bootaway, grub, hostkernel
 from umlaan.agent.chamber import BuildError
 from umlaan.plan import hostkernel as plan
 
@@ -31,20 +31,20 @@ def spec_of(machine: Machine) -> dict:
 
 
 def test_the_menu_of_debian_is_read_with_its_submenus() -> None:
-    menu = boot.entries(MENU)
+    menu = grub.entries(MENU)
     assert list(menu) == [
         f"gnulinux-simple-{UUID}",
         OLD_ENTRY,
         f"gnulinux-advanced-{UUID}>gnulinux-{OLD}-recovery-{UUID}",
     ]
     assert menu[OLD_ENTRY].startswith(f"/boot/vmlinuz-{OLD} root=")
-    assert boot.entry_of_release(menu, OLD) == OLD_ENTRY
-    assert boot.entry_of_release(menu, "5.10") is None
+    assert grub.entry_of_release(menu, OLD) == OLD_ENTRY
+    assert grub.entry_of_release(menu, "5.10") is None
 
 
 def test_a_menu_without_ids_is_named_by_titles() -> None:
     text = 'menuentry "first boot" {\n    linux /vmlinuz-5 root=/dev/sda1\n}\n'
-    assert boot.entries(text) == {"first boot": "/vmlinuz-5 root=/dev/sda1"}
+    assert grub.entries(text) == {"first boot": "/vmlinuz-5 root=/dev/sda1"}
 
 
 def test_install_puts_all_beside_the_old_kernel_and_makes_it_the_saved_default(
@@ -62,7 +62,7 @@ def test_install_puts_all_beside_the_old_kernel_and_makes_it_the_saved_default(
     assert machine.calls[0] == f"grub-set-default {OLD_ENTRY}"
     assert f"update-initramfs -c -k {NEW}" in machine.calls
     assert machine.calls[-1] == "update-grub"
-    assert found["entry"] in boot.menu(machine.spec)
+    assert found["entry"] in grub.menu(machine.spec)
 
 
 def test_nothing_is_made_twice(machine: Machine) -> None:
@@ -71,7 +71,7 @@ def test_nothing_is_made_twice(machine: Machine) -> None:
     hostkernel.install({**machine.spec, "parameters": ["net.ifnames=0", "quiet"]})
     # Other parameters are another entry: grub's menu alone is made again.
     assert machine.calls[before:] == ["update-grub"]
-    rows = Path(boot.list_path(machine.spec)).read_text().splitlines()
+    rows = Path(grub.list_path(machine.spec)).read_text().splitlines()
     assert [row.split()[1:] for row in rows] == [
         [NEW, "initrd", "panic=10", "net.ifnames=0"],
         [NEW, "initrd", "panic=10", "net.ifnames=0", "quiet"],
@@ -240,7 +240,7 @@ def test_the_kernel_before_the_last_is_removed_once_the_new_one_is_confirmed(
 
 def test_without_grub_it_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert "does not boot by grub" in str(boot.grub(machine.spec))
+    assert "does not boot by grub" in str(grub.grub(machine.spec))
 
 
 def leaving(machine: Machine) -> dict:
@@ -250,7 +250,7 @@ def leaving(machine: Machine) -> dict:
 
 def named(machine: Machine) -> None:
     """grub's script names the lab's list, as the real one does."""
-    machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
+    machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={grub.list_path(machine.spec)}\n"
 
 
 def test_a_destroyed_lab_takes_its_kernel_and_the_menus_default_away(machine: Machine) -> None:

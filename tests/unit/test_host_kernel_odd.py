@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.machine_folder import NEW, OLD, OLD_ENTRY, Machine
-from umlaan.agent import boot, bootaway, hostkernel
+from umlaan.agent import boot, bootaway, grub, hostkernel
 from umlaan.agent.chamber import BuildError
 from umlaan.model.host import LabHost
 from umlaan.model.hostkernel import HostBoot
@@ -124,14 +124,14 @@ def test_the_kernel_before_stays_where_its_newer_parameters_were_never_tried(
     machine.build("newer", newer)
     assert confirmed(machine)["release"] == newer
     assert (machine.folder / f"boot/vmlinuz-{NEW}").exists()
-    assert before in boot.menu(machine.spec)
+    assert before in grub.menu(machine.spec)
 
 
 def test_the_list_is_whole_where_the_disk_is_full(machine: Machine) -> None:
     confirmed(machine)
     machine.build("newer", "6.1.193-umlaan-4567cdef")
     entry = confirmed(machine)["entry"]
-    listed = Path(boot.list_path(machine.spec)).read_text()
+    listed = Path(grub.list_path(machine.spec)).read_text()
     # No file may grow: what a full disk does.
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
@@ -140,7 +140,7 @@ def test_the_list_is_whole_where_the_disk_is_full(machine: Machine) -> None:
             boot.prune(machine.spec, {entry})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert Path(boot.list_path(machine.spec)).read_text() == listed
+    assert Path(grub.list_path(machine.spec)).read_text() == listed
 
 
 def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_written(
@@ -149,7 +149,7 @@ def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_writ
     folder = machine.folder / "etc/default/grub.d"
     folder.mkdir(parents=True)
     (folder / "10-first.cfg").write_text("GRUB_DEFAULT=0\n")
-    assert boot.overruled(machine.spec) is None
+    assert grub.overruled(machine.spec) is None
     (folder / "zz-mine.cfg").write_text('GRUB_TIMEOUT=1\nGRUB_DEFAULT="1>2"\n')
     with pytest.raises(BuildError, match=r"grub\.d/zz-mine\.cfg sets GRUB_DEFAULT"):
         hostkernel.install(dict(machine.spec))
@@ -162,7 +162,7 @@ def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_writ
 
 
 def named(machine: Machine) -> None:
-    machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={boot.list_path(machine.spec)}\n"
+    machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={grub.list_path(machine.spec)}\n"
 
 
 @pytest.mark.parametrize("step", ["unlink", "update-grub"])
@@ -197,15 +197,15 @@ def test_a_destroy_that_was_cut_off_is_ended_by_the_next(
 def test_a_second_lab_does_not_take_grub_from_the_first(machine: Machine) -> None:
     named(machine)
     hostkernel.install(dict(machine.spec))
-    assert boot.grub(machine.spec) is None
+    assert grub.grub(machine.spec) is None
     other = {**machine.spec, "state_dir": str(machine.folder / "other")}
-    said = boot.grub(other)
-    assert said is not None and boot.list_path(machine.spec) in said
+    said = grub.grub(other)
+    assert said is not None and grub.list_path(machine.spec) in said
     with pytest.raises(BuildError, match="a machine has one host kernel"):
         hostkernel.install(other)
     # A lab whose state folder was removed by hand holds nothing.
-    Path(boot.list_path(machine.spec)).unlink()
-    assert boot.grub(other) is None
+    Path(grub.list_path(machine.spec)).unlink()
+    assert grub.grub(other) is None
 
 
 def test_a_state_folder_of_any_name_is_found_again(tmp_path: Path) -> None:
@@ -220,14 +220,14 @@ def test_a_state_folder_of_any_name_is_found_again(tmp_path: Path) -> None:
     installed.parent.mkdir(parents=True)
     installed.write_text("{}")
     assert list(boot.stamps_of(spec)) == [str(installed)]
-    Path(boot.list_path(spec)).write_text("")
+    Path(grub.list_path(spec)).write_text("")
     (tmp_path / "grub-mkconfig_lib").write_text(
         "make_system_path_relative_to_its_root() { echo; }\n"
     )
     script = spec["files"][plan.SCRIPT]
     done = subprocess.run(["sh", "-c", script], env={"pkgdatadir": str(tmp_path)}, check=False)
     assert done.returncode == 0
-    assert boot.list_of(script) == boot.list_path(spec)
+    assert grub.list_of(script) == grub.list_path(spec)
 
 
 def test_an_install_that_fails_leaves_the_old_kernel_the_default(

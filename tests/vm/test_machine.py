@@ -16,7 +16,7 @@ import pytest
 from tests.vm import pair
 from tests.vm.lab import LIMIT, Lab, booted
 from tests.vm.pair import NODE, STATE, UNIT, inside
-from umlaan.agent import boot
+from umlaan.agent import grub
 
 HOST = "host_kernel_only.py"
 STORY = """from pyinfra.context import host
@@ -195,11 +195,11 @@ def test_destroy_leaves_the_kernel_that_runs_and_takes_it_once_another_does(lab:
     assert lab.machine.out("ip -br link show type bridge") == ""
     kept = "mount -o ro /dev/sdb6 /mnt && cat /mnt/root/a-file-of-mine; umount /mnt"
     assert lab.machine.out(kept) == "keep this"
-    menu = boot.entries(lab.machine.out("cat /boot/grub/grub.cfg"))
+    menu = grub.entries(lab.machine.out("cat /boot/grub/grub.cfg"))
     names = lab.machine.out("ls /boot").split()
     old = next(n for n in names if n.startswith("vmlinuz-") and n != f"vmlinuz-{release}")
     old = old.removeprefix("vmlinuz-")
-    entry = boot.entry_of_release(menu, old)
+    entry = grub.entry_of_release(menu, old)
     before = lab.machine.boot_id()
     lab.machine.ssh(f"grub-reboot '{entry}' && systemctl reboot", check=False)
     lab.machine.wait(other_than=before)

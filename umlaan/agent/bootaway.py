@@ -13,17 +13,9 @@ import shutil
 import sys
 from typing import Any
 
-from umlaan.agent.boot import (
-    environment,
-    grub,
-    list_of,
-    list_path,
-    menu,
-    remove,
-    stamps_of,
-    state,
-)
+from umlaan.agent.boot import remove, stamps_of, state
 from umlaan.agent.chamber import BuildError
+from umlaan.agent.grub import environment, grub, list_of, list_path, menu
 from umlaan.agent.machine import at, read, run, running
 from umlaan.agent.spec import decode
 

@@ -15,10 +15,10 @@ import shutil
 import sys
 from typing import Any
 
-from umlaan.agent import boot, source
-from umlaan.agent.boot import list_path
+from umlaan.agent import boot, grub, source
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
+from umlaan.agent.grub import list_path
 from umlaan.agent.kmodules import PACKED
 from umlaan.agent.machine import at, read, run
 from umlaan.agent.spec import decode, load
@@ -77,7 +77,7 @@ def menu_problems(spec: dict[str, Any], entry: str) -> list[str]:
             rows.append(f"{path} {'differs' if found else 'is missing'}")
     if line_of(spec, entry) not in read(list_path(spec)).splitlines():
         rows.append(f"grub: entry {entry} is new: the kernel or its parameters changed")
-    elif entry not in boot.menu(spec):
+    elif entry not in grub.menu(spec):
         rows.append(f"grub: entry {entry} is not in the menu")
     return rows
 
@@ -162,10 +162,10 @@ def install(spec: dict[str, Any]) -> None:
     stamp, entry = wanted(spec)
     if stamp is None:
         raise BuildError(f"{spec['dir']}: the host kernel is not built")
-    if fault := boot.grub(spec):
+    if fault := grub.grub(spec):
         raise BuildError(fault)
     release = stamp["release"]
-    boot.check_default(spec)
+    grub.check_default(spec)
     # Before anything is added: a saved default that names the kernel which runs now.
     boot.keep_old(spec, anew=any(not read(at(spec, path)) for path in spec["files"]))
     prepare(spec)
@@ -221,7 +221,7 @@ def offer(spec: dict[str, Any], entry: str) -> None:
     write_atomic(list_path(spec), "".join(f"{row}\n" for row in rows).encode())
     say("grub's menu")
     run(["update-grub"])
-    if entry not in boot.menu(spec):
+    if entry not in grub.menu(spec):
         raise BuildError(f"update-grub made no entry {entry}; see /boot/grub/grub.cfg")
 
 
