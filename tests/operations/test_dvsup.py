@@ -11,6 +11,7 @@ from pyinfra.api.state import StateStage
 
 from tests.operations.support import LAB, NODE, commands_of
 from tests.unit.test_dvs_sides import SAMPLE
+from umlaan.agent import dvsservices
 from umlaan.agent import dvsup as agent
 from umlaan.model.lab import HostData, build_lab
 from umlaan.operations import dvsup
@@ -267,7 +268,7 @@ def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
     order = {**order_of(command, "join"), "deadline": 0}
     assert order["again"] is False
     monkeypatch.setattr(agent.dvslook, "looks", lambda sides: views)
-    with pytest.raises(agent.NotUp) as told:
+    with pytest.raises(dvsservices.NotUp) as told:
         agent.join(order)
     assert "node0 says its proxy has its sender connected" in str(told.value)
     assert str(told.value).endswith(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.sample_dvs import build, copy_tree
 from tests.unit.test_dvs_sides import SAMPLE
-from umlaan.agent import dvslook, dvsup
+from umlaan.agent import dvslook, dvsservices, dvsup
 from umlaan.model.lab import HostData, build_lab
 from umlaan.plan import dvssides
 
@@ -106,7 +106,9 @@ def test_under_systemd_a_unit_makes_the_dc(side: Any, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(dvslook, "run_there", run)
     order = {"side": side, "kind": "systemd", "files": {}, "reinit": False, "unbind": []}
-    with pytest.raises(dvsup.NotUp, match="node0: .*services/up: exit code 1\n.*no such program"):
+    with pytest.raises(
+        dvsservices.NotUp, match="node0: .*services/up: exit code 1\n.*no such program"
+    ):
         dvsup.up({**order, "restart": [], "gone": []})
     assert len(scripts) == 1
     unit = "umlaan-umlaan-dvs-up.service"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from umlaan.agent import dvslook, dvsup
+from umlaan.agent import dvslook, dvsservices, dvsup
 
 
 def test_a_side_that_does_not_answer_is_not_said_to_be_down(
@@ -30,6 +30,6 @@ def test_a_side_that_does_not_answer_is_not_said_to_be_down(
     (tmp_path / "DC0.txt").write_text("DC0=1\n")
     hung = (124, "", "node0: no answer in 20 s")
     monkeypatch.setattr(dvslook, "run_there", lambda *_: hung)
-    with pytest.raises(dvsup.NotUp, match="node0: no answer in 20 s"):
+    with pytest.raises(dvsservices.NotUp, match="node0: no answer in 20 s"):
         dvsup.down({"side": side, "kind": "own"})
     assert (tmp_path / "services/dvs-join").exists() and (tmp_path / "DC0.txt").exists()
