@@ -161,6 +161,21 @@ def test_a_file_that_overrules_the_saved_default_refuses_before_anything_is_writ
         boot.arm(spec_of(machine))
 
 
+def test_secure_boot_refuses_before_anything_is_written(machine: Machine) -> None:
+    folder = machine.folder / "sys/firmware/efi/efivars"
+    folder.mkdir(parents=True)
+    variable = folder / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+    variable.write_bytes(b"\6\0\0\0\1")
+    with pytest.raises(BuildError, match="Secure Boot is on"):
+        hostkernel.install(dict(machine.spec))
+    assert list((machine.folder / "boot").glob("vmlinuz*")) == []
+    variable.write_bytes(b"\6\0\0\0\0")
+    hostkernel.install(dict(machine.spec))
+    variable.write_bytes(b"\6\0\0\0\1")
+    with pytest.raises(BuildError, match="Secure Boot is on"):
+        boot.arm(spec_of(machine))
+
+
 def named(machine: Machine) -> None:
     machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={grub.list_path(machine.spec)}\n"
 

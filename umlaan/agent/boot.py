@@ -21,6 +21,7 @@ from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
 from umlaan.agent.grub import (
     check_default,
+    check_loads,
     check_writable,
     entry_of_release,
     environment,
@@ -78,6 +79,7 @@ def arm(spec: dict[str, Any]) -> None:
     """The next boot tries the wanted entry, once. BuildError where there is no way back."""
     entry, release = spec["entry"], spec["release"]
     check_writable(spec)
+    check_loads(spec)
     check_default(spec)
     # Confirmed once, and not what runs: the old kernel was booted by hand, or had to be.
     keep_old(spec, anew=environment(spec).get("saved_entry") == entry)

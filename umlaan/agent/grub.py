@@ -138,6 +138,24 @@ def check_default(spec: dict[str, Any]) -> None:
         )
 
 
+# A variable of the firmware's: four bytes of attributes, then 1 where Secure Boot is on.
+_SECURE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+
+def check_loads(spec: dict[str, Any]) -> None:
+    """BuildError where grub loads signed kernels only: it would wait at its menu, for a person."""
+    try:
+        with open(at(spec, _SECURE), "rb") as file:
+            on = file.read()[4:5] == b"\1"
+    except OSError:
+        return
+    if on:
+        raise BuildError(
+            "Secure Boot is on: grub loads no kernel that is not signed, and would wait at its "
+            "menu instead of going back to the old one. Switch Secure Boot off in the firmware"
+        )
+
+
 # Where grub can read but not write: it could not forget the entry that it tries.
 _UNWRITABLE = {"btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs"}
 

@@ -165,6 +165,7 @@ def install(spec: dict[str, Any]) -> None:
     if fault := grub.grub(spec):
         raise BuildError(fault)
     release = stamp["release"]
+    grub.check_loads(spec)
     grub.check_default(spec)
     # Before anything is added: a saved default that names the kernel which runs now.
     boot.keep_old(spec, anew=any(not read(at(spec, path)) for path in spec["files"]))
