@@ -154,6 +154,11 @@ def test_proxies_that_never_connected_get_their_time_and_not_more() -> None:
         "node1: restart it with the others, node0's proxy to node1 is bound, "
         "neither sender nor receiver is connected"
     ]
+    # A proxy that does not stand yet is only to be started.
+    bare = view(1)
+    bare["files"] = {}
+    for first in (view(0, node1=("2", 1, 0)), view(0, node1=("2", 0, 0))):
+        assert ended(2, UP, [first, bare, view(2, node1=("2", 1, 0))]) == ([], [])
     # One that had a connection and lost it makes no other: nothing is gained by waiting.
     lost = [view(0, node1=("2", 1, 7)), view(1), view(2)]
     assert len(ended(1, young, lost)[0]) == 1

@@ -45,19 +45,32 @@ def lost(
                 if was:
                     out.append(f"{side['name']}'s proxy to {name} outlives it, {starting[name]}")
             elif name in views and not connected(view["files"], peer["number"]):
-                young = min(uptimes[side["name"]], uptimes[name]) < side["connect_timeout"]
-                if was or not young:
-                    proxy = dvstables.proxies(view["files"].get("proxies/info", ""))
-                    flags = proxy.get(peer["number"], {"flags": None})["flags"]
+                hung = _bound_for_long(side, peer["number"], name, views, uptimes)
+                if was or hung:
+                    flags = _flags(view["files"], peer["number"])
                     said = dvstables.flags_in_words(flags)
                     out.append(f"{side['name']}'s proxy to {name} {said}")
     return out
 
 
+def _bound_for_long(
+    side: Side, number: int, name: str, views: dict[str, View], uptimes: dict[str, float]
+) -> bool:
+    """Whether both proxies of a pair stand and had their time; others are only to be started."""
+    if min(uptimes[side["name"]], uptimes[name]) < side["connect_timeout"]:
+        return False
+    pair = ((side["name"], number), (name, side["number"]))
+    return all((_flags(views[one]["files"], other) or 0) & 1 for one, other in pair)
+
+
+def _flags(files: dict[str, str], peer: int) -> int | None:
+    row = dvstables.proxies(files.get("proxies/info", "")).get(peer)
+    return None if row is None else int(row["flags"])
+
+
 def connected(files: dict[str, str], peer: int) -> bool:
     """Whether a side's proxy to a peer says that both its halves are connected."""
-    row = dvstables.proxies(files.get("proxies/info", "")).get(peer)
-    return row is not None and row["flags"] & dvstables.CONNECTED == dvstables.CONNECTED
+    return (_flags(files, peer) or 0) & dvstables.CONNECTED == dvstables.CONNECTED
 
 
 def connected_once(files: dict[str, str], peer: int) -> bool:
