@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.machine_folder import NEW, OLD, OLD_ENTRY, Machine
+from tests.unit.test_host_kernel import spec_of, state
 from umlaan.agent import boot, bootaway, grub, hostkernel
 from umlaan.agent.chamber import BuildError
 from umlaan.model.host import LabHost
@@ -23,15 +24,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     one = Machine(tmp_path, monkeypatch)
     one.build()
     return one
-
-
-def state(machine: Machine) -> dict:
-    return hostkernel.state(dict(machine.spec))
-
-
-def spec_of(machine: Machine) -> dict:
-    found = state(machine)
-    return {**machine.spec, "entry": found["entry"], "release": found["kernel"]["release"]}
 
 
 def leaving(machine: Machine) -> dict:
