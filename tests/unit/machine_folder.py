@@ -39,6 +39,12 @@ grep -v "^NAME=" "$f" >"$f.new" || true
 echo "NAME=$1" >>"$f.new"
 mv "$f.new" "$f"
 """
+_EDITENV = """#!/bin/sh
+echo "grub-editenv $*" >>"$MACHINE/calls"
+[ "$2" = unset ] || exit 0
+grep -v "^$3=" "$1" >"$1.new" || true
+mv "$1.new" "$1"
+"""
 _UPDATE_GRUB = """#!/bin/sh
 echo "update-grub" >>"$MACHINE/calls"
 {
@@ -75,7 +81,7 @@ class Machine:
         tools = {
             "grub-reboot": _SET.replace("NAME", "next_entry"),
             "grub-set-default": _SET.replace("NAME", "saved_entry"),
-            "grub-editenv": _SAY,
+            "grub-editenv": _EDITENV,
             "grub-probe": _PROBE,
             "update-grub": _UPDATE_GRUB,
             "update-initramfs": _INITRAMFS,

@@ -172,6 +172,34 @@ def named(machine: Machine) -> None:
     machine.spec["files"]["/etc/grub.d/42_umlaan"] = f"list={grub.list_path(machine.spec)}\n"
 
 
+SIMPLE = "gnulinux-simple-6f1d5c2e-0a4b-4c7e-9d53-0d1a6e5b7c01"
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "after"),
+    [
+        # The user's own saved default comes back; what the user sets meanwhile stays.
+        (SIMPLE, None, SIMPLE),
+        (SIMPLE, "of-mine-since", "of-mine-since"),
+        # One whose kernel is gone: the running one's, which stands in its place already.
+        ("gone-since", None, OLD_ENTRY),
+    ],
+)
+def test_a_destroy_gives_back_what_grub_took_by_default(
+    machine: Machine, before: str, since: str | None, after: str
+) -> None:
+    named(machine)
+    machine.set_grub(saved_entry=before)
+    spec = confirmed(machine)
+    machine.boot(OLD)
+    if since:
+        machine.set_grub(saved_entry=since)
+    assert (machine.grub["saved_entry"] == spec["entry"]) == (since is None)
+    bootaway.away(leaving(machine))
+    assert machine.grub["saved_entry"] == after
+    assert not (machine.folder / "state/host-kernel").exists()
+
+
 @pytest.mark.parametrize("step", ["unlink", "update-grub"])
 def test_a_destroy_that_was_cut_off_is_ended_by_the_next(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, step: str

@@ -208,6 +208,7 @@ def test_destroy_leaves_the_kernel_that_runs_and_takes_it_once_another_does(lab:
     assert result.failed == 0 and "host kernel: remove" in result.output, result.output[-3000:]
     assert "umlaan" not in lab.machine.out("ls /boot /lib/modules /etc/grub.d /etc/default/grub.d")
     assert "umlaan" not in lab.machine.out("cat /boot/grub/grub.cfg")
+    assert "saved_entry" not in lab.machine.out("grub-editenv list"), "none was set before"
     assert lab.machine.out("ls /var/lib/umlaan 2>/dev/null || true") == ""
     again = lab.run("tasks/destroy.py", NODE)
     assert (again.changed, again.failed) == (0, 0), again.output[-3000:]

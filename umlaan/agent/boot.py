@@ -62,6 +62,11 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def before_path(spec: dict[str, Any]) -> str:
+    """What grub's saved default was before the lab's first host kernel, and what was set since."""
+    return f"{spec['state_dir']}/host-kernel/default-before.json"
+
+
 def keep_old(spec: dict[str, Any], *, anew: bool) -> None:
     """Make the running kernel's entry the saved default, where none is or anew."""
     found = state(spec)
@@ -72,6 +77,11 @@ def keep_old(spec: dict[str, Any], *, anew: bool) -> None:
             f"grub has no entry for the running kernel {found['running']['release']}: there would "
             "be nothing to go back to, so nothing was changed (update-grub makes one)"
         )
+    # A lab that has kernels in the menu has set it before this was written down.
+    first = {"saved_entry": found["saved"], "set": []} if not read(list_path(spec)) else None
+    before = read_json(before_path(spec)) or first
+    if isinstance(before, dict) and found["fallback"] not in before["set"]:
+        write_json(before_path(spec), {**before, "set": [*before["set"], found["fallback"]]})
     run(["grub-set-default", found["fallback"]])
 
 

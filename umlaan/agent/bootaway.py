@@ -13,8 +13,9 @@ import shutil
 import sys
 from typing import Any
 
-from umlaan.agent.boot import remove, stamps_of, state
+from umlaan.agent.boot import before_path, remove, stamps_of, state
 from umlaan.agent.chamber import BuildError
+from umlaan.agent.files import read_json
 from umlaan.agent.grub import environment, grub, list_of, list_path, menu
 from umlaan.agent.machine import at, read, run, running
 from umlaan.agent.spec import decode
@@ -45,9 +46,8 @@ def away(spec: dict[str, Any]) -> None:
     # Its entries alone are left where an earlier destroy was cut off, or update-grub failed.
     offered = bool(found["files"]) or any(entry in menu(spec) for entry in ours)
     if offered:
-        block, back = environment(spec), state(spec)["fallback"]
-        if block.get("saved_entry") in ours and back:
-            run(["grub-set-default", back])
+        block = environment(spec)
+        default_back(spec, ours)
         if block.get("next_entry") in ours:
             run(["grub-editenv", at(spec, "/boot/grub/grubenv"), "unset", "next_entry"])
         # The script last: by it alone the next destroy knows that grub's own file is ours.
@@ -61,6 +61,24 @@ def away(spec: dict[str, Any]) -> None:
     # The rest went with an earlier destroy, while the kernel still ran.
     with contextlib.suppress(OSError):
         os.rmdir(spec["state_dir"])
+
+
+def default_back(spec: dict[str, Any], ours: list[str]) -> None:
+    """grub's saved default as it was before the lab, unless somebody has set another one since.
+
+    The running kernel's entry in place of one of ours, where that is not known or gone.
+    """
+    now, back = environment(spec).get("saved_entry", ""), state(spec)["fallback"]
+    before = read_json(before_path(spec))
+    if isinstance(before, dict) and now in (*ours, *before["set"]):
+        if not before["saved_entry"]:
+            run(["grub-editenv", at(spec, "/boot/grub/grubenv"), "unset", "saved_entry"])
+            return
+        if before["saved_entry"] in menu(spec):
+            run(["grub-set-default", before["saved_entry"]])
+            return
+    if now in ours and back:
+        run(["grub-set-default", back])
 
 
 def main(argv: list[str]) -> int:
