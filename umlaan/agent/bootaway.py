@@ -46,9 +46,8 @@ def away(spec: dict[str, Any]) -> None:
     # Its entries alone are left where an earlier destroy was cut off, or update-grub failed.
     offered = bool(found["files"]) or any(entry in menu(spec) for entry in ours)
     if offered:
-        block = environment(spec)
         default_back(spec, ours)
-        if block.get("next_entry") in ours:
+        if environment(spec).get("next_entry") in ours:
             run(["grub-editenv", at(spec, "/boot/grub/grubenv"), "unset", "next_entry"])
         # The script last: by it alone the next destroy knows that grub's own file is ours.
         for path in reversed(found["files"]):
@@ -68,7 +67,8 @@ def default_back(spec: dict[str, Any], ours: list[str]) -> None:
 
     The running kernel's entry in place of one of ours, where that is not known or gone.
     """
-    now, back = environment(spec).get("saved_entry", ""), state(spec)["fallback"]
+    found = state(spec)
+    now, back = found["saved"], found["fallback"]
     before = read_json(before_path(spec))
     if isinstance(before, dict) and now in (*ours, *before["set"]):
         if not before["saved_entry"]:

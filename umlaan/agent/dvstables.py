@@ -92,15 +92,25 @@ def flags_in_words(flags: int | None) -> str:
     return "is not there" if flags is None else _WORDS.get(flags & CONNECTED, f"has flags {flags}")
 
 
+def proxy_flags(files: dict[str, str], peer: int) -> int | None:
+    """The flags of a side's proxy to a peer; None where its table has no such row."""
+    row = proxies(files.get("proxies/info", "")).get(peer)
+    return None if row is None else int(row["flags"])
+
+
+def connected(files: dict[str, str], peer: int) -> bool:
+    """Whether a side's proxy to a peer says that both its halves are connected."""
+    return (proxy_flags(files, peer) or 0) & CONNECTED == CONNECTED
+
+
 def unjoined(files: dict[str, str], peer: int, dcids: list[int]) -> list[str]:
     """Why a side does not count a peer as joined; empty where it does.
 
     Joined: the proxy's flags are 7, the node's E, and each DC that both are in has its mark.
     """
-    proxy = proxies(files.get("proxies/info", "")).get(peer)
     node = nodes(files.get("nodes", "")).get(peer)
-    if proxy is None or proxy["flags"] & CONNECTED != CONNECTED:
-        return [f"its proxy {flags_in_words(proxy['flags'] if proxy else None)}"]
+    if not connected(files, peer):
+        return [f"its proxy {flags_in_words(proxy_flags(files, peer))}"]
     if node is None:
         return ["it has no row for it"]
     out = []

@@ -56,6 +56,12 @@ def executing() -> bool:
     return bool(context_state.current_stage == StateStage.Execute)
 
 
+def chosen(name: str) -> bool:
+    """Whether --limit leaves a host in this run."""
+    limited = [host.name for host in context_state.limit_hosts or ()]
+    return not limited or name in limited
+
+
 def why(text: str) -> None:
     """Say the reason of a change, once a run, and keep it for the plan and the summary."""
     reasons = reasons_of(context_state)

@@ -20,7 +20,7 @@ from umlaan.facts.dvsup import DvsSides
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
 from umlaan.operations import pending
-from umlaan.operations.common import LabCommand, carrier, executing, fail, kept, lab, why
+from umlaan.operations.common import LabCommand, carrier, chosen, executing, fail, kept, lab, why
 from umlaan.operations.node import start_commands, stop_commands
 from umlaan.plan import dvssides, dvsup
 from umlaan.plan import node as node_plan
@@ -232,8 +232,7 @@ def _else_where(number: int, side: Side) -> bool:
     name = side["carrier"] if side["place"] == "host" else f"@uml/{side['name']}"
     if any(host.name == name for host in context_state.failed_hosts):
         return True
-    limited = [host.name for host in context_state.limit_hosts or ()]
-    return bool(side["number"] > number and (not limited or name in limited))
+    return bool(side["number"] > number and chosen(name))
 
 
 @operation()

@@ -16,7 +16,7 @@ from pyinfra.context import state as context_state
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
 from umlaan.operations import dvsup
-from umlaan.operations.common import executing, kept, lab, why
+from umlaan.operations.common import chosen, executing, kept, lab, why
 from umlaan.operations.node import stop_commands
 from umlaan.plan import dvssides, together
 from umlaan.plan import dvsup as dvsup_plan
@@ -94,10 +94,8 @@ def _look() -> Anew:
 
 def _acts(name: str) -> bool:
     """Whether a node is among those of this run, and has not failed in it."""
-    limited = [host.name for host in context_state.limit_hosts or ()]
-    failed = [host.name for host in context_state.failed_hosts]
     host = f"@uml/{name}"
-    return host not in failed and (not limited or host in limited)
+    return chosen(host) and not any(each.name == host for each in context_state.failed_hosts)
 
 
 def _starting(rows: dict[str, Any]) -> dict[str, str]:

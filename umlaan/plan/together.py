@@ -44,10 +44,10 @@ def lost(
             if name in starting:
                 if was:
                     out.append(f"{side['name']}'s proxy to {name} outlives it, {starting[name]}")
-            elif name in views and not connected(view["files"], peer["number"]):
+            elif name in views and not dvstables.connected(view["files"], peer["number"]):
                 hung = _bound_for_long(side, peer["number"], name, views, uptimes)
                 if was or hung:
-                    flags = _flags(view["files"], peer["number"])
+                    flags = dvstables.proxy_flags(view["files"], peer["number"])
                     said = dvstables.flags_in_words(flags)
                     out.append(f"{side['name']}'s proxy to {name} {said}")
     return out
@@ -60,21 +60,11 @@ def _bound_for_long(
     if min(uptimes[side["name"]], uptimes[name]) < side["connect_timeout"]:
         return False
     pair = ((side["name"], number), (name, side["number"]))
-    return all((_flags(views[one]["files"], other) or 0) & 1 for one, other in pair)
-
-
-def _flags(files: dict[str, str], peer: int) -> int | None:
-    row = dvstables.proxies(files.get("proxies/info", "")).get(peer)
-    return None if row is None else int(row["flags"])
-
-
-def connected(files: dict[str, str], peer: int) -> bool:
-    """Whether a side's proxy to a peer says that both its halves are connected."""
-    return (_flags(files, peer) or 0) & dvstables.CONNECTED == dvstables.CONNECTED
+    return all((dvstables.proxy_flags(views[one]["files"], other) or 0) & 1 for one, other in pair)
 
 
 def connected_once(files: dict[str, str], peer: int) -> bool:
     """Whether a side's proxy to a peer is or was connected since its node started."""
     node = dvstables.nodes(files.get("nodes", "")).get(peer)
     moved = node is not None and (node["sent"] > 0 or node["received"] > 0)
-    return connected(files, peer) or moved
+    return dvstables.connected(files, peer) or moved
