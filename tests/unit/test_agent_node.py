@@ -128,6 +128,8 @@ def test_stop_says_what_it_took(order: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr
     assert "its mconsole does not answer" in done.stdout
     assert "stopped by SIGTERM" in done.stdout
+    log = Path(order["dir"], "console.log").read_text()
+    assert "its mconsole did not answer; stopped by SIGTERM" in log
     assert not state_of(order)["running"]
     again = agent("node-stop", order)
     assert (again.returncode, again.stdout) == (0, "node9: down already\n")
@@ -139,6 +141,14 @@ def test_stop_kills_what_does_not_listen(order: dict[str, Any]) -> None:
     done = agent("node-stop", order)
     assert "stopped by SIGKILL (SIGTERM did not do)" in done.stdout
     assert state_of(order)["record"]["exit"]["code"] == -9
+
+
+def test_stop_waits_for_a_guest_that_is_slow_to_answer(order: dict[str, Any]) -> None:
+    agent("node-start", {**order, "argv": [*order["argv"], "slow=4"]})
+    until(lambda: os.path.exists(f"{order['dir']}/uml/node9/mconsole"))
+    done = agent("node-stop", {**order, "deadline": 60})
+    assert "node9: stopped by cad in" in done.stdout, done.stdout
+    assert state_of(order)["record"]["exit"]["code"] == 0
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def test_after_a_reboot_all_is_up_by_itself_and_a_run_changes_nothing(lab: Lab) 
         time.sleep(3)
     assert inside(lab, "cat /root/before") == "kept"
     log = lab.machine.out(f"cat {STATE}/nodes/node1/console.log")
-    assert "exit code 0" in log, "it was not stopped cleanly before the machine went down"
+    clean = re.search(r"exit code 0\]\s+\[umlaan: \S+ \S+ stopped by cad in", log)
+    assert clean, f"it was not stopped cleanly before the machine went down:\n{log}"
     assert pair.inside_its_dc(lab)
     deadline = time.monotonic() + 1800
     while faults := pair.unjoined(lab):

@@ -23,8 +23,12 @@ class Silent(Exception):
     """The guest's mconsole did not answer."""
 
 
+class Late(Silent):
+    """It took the command and did not answer in time: it may still do what it was told."""
+
+
 def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
-    """(accepted, text) of one command. Silent if UML does not answer in timeout seconds."""
+    """(accepted, text) of one command. Late if UML does not answer in timeout seconds, else Silent."""
     data = command.encode()
     if len(data) >= _DATA:
         raise ValueError(f"mconsole command longer than {_DATA - 1} bytes")
@@ -38,7 +42,7 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
             )
             return _answer(link)
         except TimeoutError:
-            raise Silent(f"{path}: no answer to {command!r} in {timeout:g} s") from None
+            raise Late(f"{path}: no answer to {command!r} in {timeout:g} s") from None
         except OSError as error:
             raise Silent(f"{path}: {error.strerror or error}") from None
         finally:

@@ -22,6 +22,8 @@ from umlaan.agent.start import BUSY
 
 CLEAN_S = 45.0
 ROUGH_S = 4.0
+# What a guest gets for an answer: of its clean end's time this part, which is more for a slow one.
+ANSWER_S, ANSWER_PART = 3.0, 5
 
 
 class Stopping:
@@ -29,6 +31,8 @@ class Stopping:
 
     def __init__(self, order: dict[str, Any], record: dict[str, Any]) -> None:
         self.order = order
+        self.clean = float(order.get("deadline") or CLEAN_S)
+        self.answer = max(ANSWER_S, self.clean / ANSWER_PART)
         self.pid = int(record["pid"])
         self.start = int(record["start"])
         self.argv = list(record["argv"])
@@ -67,19 +71,24 @@ class Stopping:
             return False
 
     def ask(self, command: str) -> bool:
-        """Send one mconsole command; False if nobody answers (a hung guest)."""
-        path = f"{self.order['dir']}/uml/{self.order['umid']}/mconsole"
+        """Send one mconsole command; False if it is refused or nobody is there to take it."""
         try:
-            accepted, _ = mconsole.ask(path, command, timeout=2.0)
+            accepted, _ = mconsole.ask(self.mconsole(), command, timeout=ANSWER_S)
+        except mconsole.Late:
+            # It answered a moment ago: a busy guest does it all the same.
+            return True
         except mconsole.Silent:
             return False
         return accepted
 
+    def mconsole(self) -> str:
+        """UML's socket."""
+        return f"{self.order['dir']}/uml/{self.order['umid']}/mconsole"
+
     def talks(self) -> bool:
         """True if the mconsole answers; a paused guest is resumed by the way."""
-        path = f"{self.order['dir']}/uml/{self.order['umid']}/mconsole"
         try:
-            mconsole.ask(path, "go", timeout=3.0)
+            mconsole.ask(self.mconsole(), "go", timeout=self.answer)
         except mconsole.Silent:
             return False
         return True
@@ -107,19 +116,18 @@ def stop(order: dict[str, Any]) -> str:
         return f"{name}: down already" + (f", {swept} leftover processes ended" if swept else "")
     begun = time.monotonic()
     one = Stopping(order, row["record"])
-    clean = float(order.get("deadline") or CLEAN_S)
     tried = []
     # A paused guest goes on, so that it can end cleanly; a hung one does not answer at all.
-    if not one.talks():
+    talks = one.talks()
+    if not talks:
         print(f"{name}: its mconsole does not answer", flush=True)
-        clean = 0
     steps: list[tuple[str, Callable[[], bool], float]] = [
-        ("cad", lambda: one.ask("cad"), clean),
+        ("cad", lambda: one.ask("cad"), one.clean),
         ("halt", lambda: one.ask("halt"), ROUGH_S),
         ("SIGTERM", lambda: one.kill(signal.SIGTERM), ROUGH_S),
         ("SIGKILL", lambda: one.kill(signal.SIGKILL), ROUGH_S),
     ]
-    for step, act, wait in steps if clean else steps[2:]:
+    for step, act, wait in steps if talks else steps[2:]:
         tried.append(step)
         if act() and one.wait(step, wait):
             break
@@ -130,7 +138,15 @@ def stop(order: dict[str, Any]) -> str:
     reach.end_shared(order["dir"])
     how = tried[-1] if len(tried) == 1 else f"{tried[-1]} ({', '.join(tried[:-1])} did not do)"
     unclean = "" if tried == ["cad"] else "; its file system replays its journal at the next mount"
-    return f"{name}: stopped by {how} in {time.monotonic() - begun:.1f} s{unclean}"
+    said = f"stopped by {how} in {time.monotonic() - begun:.1f} s{unclean}"
+    _log(one.log, said if talks else f"its mconsole did not answer; {said}")
+    return f"{name}: {said}"
+
+
+def _log(path: str, text: str) -> None:
+    """Into the console's log: what a shutdown of the lab host did is read nowhere else."""
+    with contextlib.suppress(OSError), open(path, "ab") as file:
+        file.write(f"[umlaan: {time.strftime('%F %T')} {text}]\r\n".encode())
 
 
 def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
