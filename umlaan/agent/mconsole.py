@@ -28,7 +28,7 @@ class Late(Silent):
 
 
 def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
-    """(accepted, text) of one command. Late if UML does not answer in timeout seconds, else Silent."""
+    """(accepted, text) of one command. Late if no answer comes in timeout seconds, else Silent."""
     data = command.encode()
     if len(data) >= _DATA:
         raise ValueError(f"mconsole command longer than {_DATA - 1} bytes")
