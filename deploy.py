@@ -62,6 +62,11 @@ if is_uml(host):
     guest.modules()
     dvs.up()
     launch.anew()
+
+if is_lab_host(host):
+    launch.machine_anew()
+
+if is_uml(host):
     launch.launch()
     guest.dvs_up()
     verify.node()

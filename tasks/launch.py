@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from umlaan.operations import node, together
-from umlaan.operations.common import lab
+from umlaan.operations.common import lab, lab_host
 
 
 @deploy("Launch")
@@ -22,6 +22,15 @@ def anew() -> None:
     if tree is not None and tree.programs.proxy_restart == "lab":
         one = lab().node(host.name.removeprefix("@uml/"))
         together.ended(name="Proxies that outlived a peer", node=one)
+
+
+@deploy("Launch")
+def machine_anew() -> None:
+    """A lab host that is a side itself is rebooted where only that ends its proxies."""
+    tree = lab().settings(host.name).dvs
+    number = lab_host().number
+    if tree is not None and tree.programs.proxy_restart != "proxy" and number is not None:
+        together.rebooted(name="The lab host's own proxies", number=number)
 
 
 @deploy("Launch")

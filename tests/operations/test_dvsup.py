@@ -253,7 +253,7 @@ def test_a_proxy_that_cannot_be_ended_takes_its_machine_and_that_is_said() -> No
     assert list(order_of(write, "write")["files"]) == [path]
     assert said == (
         "node0: dvs-proxy-node1 can only be ended with the machine "
-        "(dvs.programs.proxy_restart is node): reboot it, then run again"
+        f"(dvs.programs.proxy_restart is node): {dvsup.REBOOT}"
     )
 
 
@@ -271,9 +271,7 @@ def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
     with pytest.raises(dvsservices.NotUp) as told:
         agent.join(order)
     assert "node0 says its proxy has its sender connected" in str(told.value)
-    assert str(told.value).endswith(
-        "those of node0 end with the machine; reboot it, then run again"
-    )
+    assert str(told.value).endswith(f"those of node0 end with the machine; {dvsup.REBOOT}")
 
 
 @pytest.mark.parametrize(

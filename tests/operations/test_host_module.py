@@ -24,6 +24,7 @@ def answers(**changes: Any) -> dict[Any, Any]:
     stamp = {"key": "k", "release": NEW, "inputs": {"release": NEW}}
     build = {"inputs": {"release": NEW}, "key": "k", "previous": stamp, "cached": True}
     there = {"stamp": stamp, "here": "k", "problems": [], "load": [], "running": NEW}
+    there["stuck"] = False
     return {
         "module build-state": json.dumps({**build, "problem": None}),
         "module state": json.dumps({**there, **changes}),
@@ -50,6 +51,25 @@ def test_one_loaded_otherwise_is_loaded_anew() -> None:
     commands, reasons = built(load=["load it again, dbglvl 0 → 1"])
     assert len(commands) == 1 and commands[0].startswith("umlaan-agent module load ")
     assert reasons == ["module dvk: load it again, dbglvl 0 → 1"]
+
+
+def test_one_that_only_a_reboot_takes_out_is_rebooted_for_where_that_may_be() -> None:
+    differs = {"load": ["load it again, another build is loaded"], "stuck": True}
+    # The agent then says that it cannot be unloaded, and what is to be done.
+    commands, _ = built(**differs)
+    assert [text.split()[2] for text in commands] == ["load"]
+    reasons: list[tuple[str, str]] = []
+    arm, stop, reboot, load = commands_of(
+        module.built,
+        LOADED,
+        KERNEL,
+        responses=answers(**differs),
+        data={"reboot": "when_needed", "host_kernel": {"arch": "x86_64"}},
+        reasons=reasons,
+    )
+    assert arm.startswith("umlaan-agent module arm ") and '"forget": true' in stop
+    assert "_again" in reboot and load.startswith("umlaan-agent module load ")
+    assert reasons[1][1] == ("module dvk: reboot, only that takes the loaded one out of the kernel")
 
 
 def test_a_first_one_is_placed_and_then_loaded() -> None:

@@ -136,6 +136,22 @@ def test_after_a_reboot_all_is_up_by_itself_and_a_run_changes_nothing(lab: Lab) 
     assert uml in found and dc != found[0]
 
 
+def test_a_killed_guest_takes_the_machine_along_where_only_that_ends_its_peer(lab: Lab) -> None:
+    kept, before = dict(lab.data), lab.machine.boot_id()
+    programs = {**pair.DVS["programs"], "proxy_restart": "lab"}
+    lab.data["dvs"] = {**pair.DVS, "programs": programs}
+    lab.machine.out(f"kill -KILL -- -$(ps -o pgid= -p {pair.uml_pid(lab)} | tr -d ' ')")
+    result = lab.run("deploy.py", NODE)
+    assert (result.failed, result.verdict) == (0, "up"), result.output[-3000:]
+    said = "node0: reboot it, its proxies end with it: node0's proxy to node1 outlives it, node1"
+    assert said in result.output
+    assert lab.machine.boot_id() != before
+    assert pair.inside_its_dc(lab) and pair.unjoined(lab) == []
+    again = lab.run("deploy.py", NODE)
+    assert (again.changed, again.failed, again.verdict) == (0, 0, "up"), again.output[-3000:]
+    lab.data = kept
+
+
 def test_an_edited_unit_is_repaired(lab: Lab) -> None:
     lab.machine.out(f"systemctl disable -q {UNIT}; echo >>/etc/systemd/system/{UNIT}")
     result = lab.run("deploy.py", NODE, limit="127.0.0.1")

@@ -174,6 +174,21 @@ def unload(spec: dict[str, Any], reason: str) -> None:
     machine.run(["rmmod", _name(spec)])
 
 
+def stuck(spec: dict[str, Any], file: str) -> bool:
+    """Whether it is loaded otherwise than wanted and only a reboot takes it out of the kernel."""
+    if not os.path.isdir(_sys(spec)) or not differences(spec, file):
+        return False
+    return not spec["unload"] or machine.read(f"{_sys(spec)}/refcnt").strip() not in ("", "0")
+
+
+def arm(spec: dict[str, Any]) -> None:
+    """Have the next boot load what is wanted; what is loaded now stays."""
+    if given := _given(spec):
+        # Before the file is another than the one that this boot has read.
+        _note_given(spec, given)
+    _write(spec)
+
+
 def load(spec: dict[str, Any], file: str) -> None:
     """Load it with its parameters, make its devices, write what does so at each boot."""
     if given := _given(spec):

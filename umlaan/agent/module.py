@@ -145,6 +145,8 @@ def main(argv: list[str]) -> int:
                 build(spec, len(os.sched_getaffinity(0)))
         elif verb == "place":
             placed.place(decode(word))
+        elif verb == "arm":
+            loaded.arm(decode(word))
         elif verb == "load":
             spec = decode(word)
             if spec["load"]:

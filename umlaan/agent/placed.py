@@ -76,7 +76,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
     here = read_json(f"{spec['dir']}/stamp.json")
     placed = read_json(_record(spec["dir"]))
     now = machine.running(spec)["release"]
-    rows, load = [], []
+    rows, load, stuck = [], [], False
     if isinstance(placed, dict):
         wanted = paths_of(spec, placed["release"])
         for path in wanted:
@@ -94,6 +94,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
             rows.append("its tests changed")
         if spec["load"] and placed["release"] == now and not rows:
             load = loaded.problems(spec, wanted[0])
+            stuck = loaded.stuck(spec, wanted[0])
         elif not spec["load"]:
             load = [f"{path} is no longer wanted" for path in loaded.unwanted(spec, {})]
     return {
@@ -101,6 +102,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
         "here": here["key"] if isinstance(here, dict) else None,
         "problems": rows,
         "load": load,
+        "stuck": stuck,
         "running": now,
     }
 

@@ -43,7 +43,9 @@ class Settings(Model):
     root: Root = Root()
     node: NodeSettings = NodeSettings()
     host_dvk: bool = Field(True, description="node0 is the lab host itself; else a UML node too")
-    reboot: Literal["never", "when_needed"] = "never"
+    reboot: Literal["never", "when_needed"] = Field(
+        "never", description="whether a run may reboot a lab host where only that does it"
+    )
     number: int | None = Field(None, ge=0, le=31, description="this host's node number")
     lab_host: str | None = Field(None, description="which lab host carries this node")
     builder: str | None = Field(None, description="host of the group builder; default its first")

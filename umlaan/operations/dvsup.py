@@ -19,7 +19,7 @@ from umlaan.facts.base import agent
 from umlaan.facts.dvsup import DvsSides
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
-from umlaan.operations import pending
+from umlaan.operations import pending, reboot
 from umlaan.operations.common import LabCommand, carrier, chosen, executing, fail, kept, lab, why
 from umlaan.operations.node import start_commands, stop_commands
 from umlaan.plan import dvssides, dvsup
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     Side = dict[str, Any]
     View = dict[str, Any]
 
+REBOOT = (
+    "reboot it, then run again; a run with reboot: when_needed and without --limit does so itself"
+)
 SETTLE = 3.0  # s in which a pair that lost its link a moment ago connects again by itself
 
 
@@ -109,14 +112,22 @@ def up(number: int) -> Commands:
     host = side["place"] == "host"
     if host and "info" not in view["files"] and pending.host_waits(side["carrier"], _dvs_of(side)):
         return
+    if host and whole_anew(side, change) and change.kind == "systemd" and reboot.allowed():
+        # together.rebooted does it, once for all that this run has changed until then.
+        return
     for reason in change.reasons:
         why(reason)
-    if side["proxy_restart"] != "proxy" and (change.stuck() or change.reinit):
+    if whole_anew(side, change):
         yield from _with_its_node(side, change)
         return
     yield agent_order("up", change.order(side))
     if "info" not in view["files"] and change.files:
         yield from _as_written(side)
+
+
+def whole_anew(side: Side, change: dvsup.Change) -> bool:
+    """Whether it takes a new start of all that the side is: its proxies cannot be ended alone."""
+    return side["proxy_restart"] != "proxy" and bool(change.stuck() or change.reinit)
 
 
 def _dvs_of(side: Side) -> str:
@@ -147,7 +158,7 @@ def _with_its_node(side: Side, change: dvsup.Change) -> Commands:
     if side["place"] == "host":
         yield from fail(
             f"{side['name']}: {what} can only be ended with the machine "
-            f"(dvs.programs.proxy_restart is {side['proxy_restart']}): reboot it, then run again"
+            f"(dvs.programs.proxy_restart is {side['proxy_restart']}): {REBOOT}"
         )
         return
     why(f"{side['name']}: restart the node, {what} cannot be ended by itself")
@@ -219,9 +230,7 @@ def _remedy(side: Side, everyone: Iterable[Side]) -> str:
     if kind == "proxy":
         return ""
     if machines:
-        return (
-            f"{what}those of {', '.join(machines)} end with the machine; reboot it, then run again"
-        )
+        return f"{what}those of {', '.join(machines)} end with the machine; {REBOOT}"
     if kind == "lab":
         return f"{what}a run without --limit starts all nodes anew together"
     return f"{what}start all nodes anew together, umlaan down and then umlaan up"

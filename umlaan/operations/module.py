@@ -23,6 +23,7 @@ from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import builder as builders
 from umlaan.operations import kernel as kernels
+from umlaan.operations import reboot
 from umlaan.operations.common import (
     agent_command,
     agent_fact,
@@ -145,6 +146,10 @@ def _placed(
     if here_runs and state and state["load"]:
         for row in plan.load_reasons(module.name, state):
             why(row)
+        if state["stuck"] and reboot.allowed():
+            why(f"module {module.name}: reboot, only that takes the loaded one out of the kernel")
+            yield agent_command("module", "arm", word)
+            yield from reboot.again()
         yield agent_command("module", "load", word, live=True)
 
 

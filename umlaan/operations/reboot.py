@@ -1,4 +1,6 @@
-"""A new host kernel tried once and confirmed, or left: the only reboot that umlaan ever makes.
+"""A new host kernel tried once and confirmed, or left; and what else takes a reboot of a machine.
+
+Only where ``reboot`` is "when_needed": else it is said, and left to the user.
 
 What grub takes by default stays the old kernel until the new one has come up and passed its
 checks. A machine that panics reboots into the old one by itself (panic=N in the new entry).
@@ -24,7 +26,16 @@ from umlaan.facts.base import agent
 from umlaan.model.hostkernel import HostBoot
 from umlaan.model.kernel import Kernel
 from umlaan.operations import pending
-from umlaan.operations.common import agent_command, carrier, executing, fail, lab, why
+from umlaan.operations.common import (
+    agent_command,
+    carrier,
+    chosen,
+    executing,
+    fail,
+    forget_nodes,
+    lab,
+    why,
+)
 from umlaan.operations.hostkernel import state_of
 from umlaan.operations.node import stop_commands
 from umlaan.plan import hostkernel as plan
@@ -56,8 +67,7 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
             yield agent_command("boot", "arm", encode(spec))
         return
     spec |= {"entry": found["entry"], "release": found["kernel"]["release"]}
-    here = type(carrier().connector).__name__ == "LocalConnector"
-    decision = plan.decide(found, reboot, here=here)
+    decision = plan.decide(found, reboot, here=_is_here())
     if decision.action in ("wait", "failed"):
         pending.note(decision.text, failed=decision.action == "failed")
         return
@@ -74,11 +84,48 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
     if decision.action == "trial":
         for node in lab().nodes_on(carrier().name):
             yield from stop_commands(node)
-        yield FunctionCommand(_reboot, (found["running"]["boot_id"], wish.timeout), {})
+        back = "its next boot is the old kernel: "
+        yield FunctionCommand(_reboot, (found["running"]["boot_id"], wish.timeout, back), {})
     yield FunctionCommand(_settle, (word, kernel, wish), {})
 
 
-def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
+def _is_here() -> bool:
+    """Whether the lab host is the machine that this runs on: it cannot reboot and go on."""
+    return type(carrier().connector).__name__ == "LocalConnector"
+
+
+def allowed() -> bool:
+    """Whether this run may reboot the current lab host, all of whose nodes it can start again."""
+    name = carrier().name
+    return (
+        lab().settings(name).reboot == "when_needed"
+        and not _is_here()
+        and context_host.name == name
+        and chosen(name)
+        and all(node.host == name and chosen(f"@uml/{node.name}") for node in lab().nodes)
+    )
+
+
+def again() -> Generator[PyinfraCommand, None, None]:
+    """Reboot the current lab host for another reason than a kernel: say it first, then yield this.
+
+    Its nodes are stopped cleanly before, and stay down until their own stages start them.
+    """
+    for node in lab().nodes_on(carrier().name):
+        yield from stop_commands(node, forget=True)
+    deadline = lab().settings(carrier().name).host_boot.timeout
+    yield FunctionCommand(_again, (deadline,), {})
+
+
+def _again(state: State, host: Host, deadline: int) -> None:
+    status, output = host.run_shell_command(ASK)
+    if not status:
+        raise OSError(f"{host.name}: cannot be asked for its boot: {output.output[-300:]}")
+    _reboot(state, host, output.stdout.strip(), deadline)
+    forget_nodes(state)
+
+
+def _reboot(state: State, host: Host, before: str, deadline: int, hint: str = "") -> None:
     """Reboot, wait for another boot to answer, take the lab's lock again. OSError after deadline"""
     # A port that is not served yet is no event: paramiko's thread would print a traceback for each
     # try, up to a minute after it.
@@ -91,8 +138,8 @@ def _reboot(state: State, host: Host, before: str, deadline: int) -> None:
         now = time.monotonic()
         if now - started > deadline:
             raise OSError(
-                f"{host.name} did not come back within {deadline} s; its next boot is the old "
-                "kernel: cut its power and switch it on again, then run once more"
+                f"{host.name} did not come back within {deadline} s; {hint}"
+                "cut its power and switch it on again, then run once more"
             )
         if now - shown >= 15:
             shown = now

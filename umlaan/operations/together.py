@@ -1,10 +1,13 @@
 """Nodes whose proxies connect only if all of them start anew, stopped before their launch.
 
+Where the lab host is a side itself, its proxies end only with it: it is rebooted, if it may be.
+
 Procedure, "ARRANCAR DVS EN HOST Y UML": both sides are started by hand there, one after the other.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -15,15 +18,16 @@ from pyinfra.context import state as context_state
 
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
-from umlaan.operations import dvsup
+from umlaan.operations import dvsup, pending, reboot
 from umlaan.operations.common import chosen, executing, kept, lab, why
 from umlaan.operations.node import stop_commands
 from umlaan.plan import dvssides, together
 from umlaan.plan import dvsup as dvsup_plan
 from umlaan.plan import node as node_plan
+from umlaan.plan.dvssides import Side
 
 if TYPE_CHECKING:
-    from pyinfra.api.command import StringCommand
+    from pyinfra.api.command import PyinfraCommand, StringCommand
 
     Commands = Generator[StringCommand, None, None]
 
@@ -52,11 +56,40 @@ def ended(node: Node) -> Commands:
     found = _found()
     if not found.reasons or node.name not in found.running:
         return
-    more = f" (and {len(found.reasons) - 1} more)" if len(found.reasons) > 1 else ""
-    why(f"{node.name}: restart it with the others, {found.reasons[0]}{more}")
+    why(f"{node.name}: restart it with the others, {_first(found.reasons)}")
     if node.name in found.orders:
         yield dvsup.agent_order("write", found.orders[node.name])
     yield from stop_commands(node)
+
+
+@operation()
+def rebooted(number: int) -> Generator[PyinfraCommand, None, None]:
+    """
+    Reboot the lab host where its own proxies have to be ended: nothing less ends them.
+
+    A peer's UML was killed or is about to be restarted, or the lab host's own scripts or DVS
+    differ. Only with ``reboot: when_needed``, all nodes in the run, and systemd to bring the DVS
+    back; else the pairs say what they lack. Its nodes are stopped before; their launch starts them.
+
+    + number: the lab host's node number
+    """
+    side = dvssides.sides(lab()).get(number)
+    if side is None or side["carrier"] in pending.kernels(context_state) or not reboot.allowed():
+        return
+    found = _look(machine=side)
+    if not found.reasons:
+        return
+    why(f"{side['name']}: reboot it, its proxies end with it: {_first(found.reasons)}")
+    for order in found.orders.values():
+        yield dvsup.agent_order("write", order)
+    yield from reboot.again()
+    dvsup.seen().spoil([each["name"] for each in dvssides.sides(lab()).values()])
+    yield dvsup.agent_order("up", dvsup_plan.Change(kind="systemd").order(side))
+
+
+def _first(reasons: list[str]) -> str:
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return f"{reasons[0]}{more}"
 
 
 def _found() -> Anew:
@@ -68,21 +101,27 @@ def _found() -> Anew:
     return known[executing()]
 
 
-def _look() -> Anew:
+def _look(machine: Side | None = None) -> Anew:
+    """The whole lab's nodes and sides as they are; machine: the side that is to be rebooted."""
     sides = dvssides.sides(lab())
-    if not together.applies(sides):
+    together_all = together.with_a_machine(sides) if machine else together.applies(sides)
+    if not together_all and not machine:
         return Anew()
     rows: dict[str, Any] = {}
     for host in lab().hosts:
         on = context_state.inventory.get_host(host.name)
         rows.update(node_rows(on, lab(), lab().nodes_on(host.name)))
     up = [n for n, row in rows.items() if row["running"] and row.get("answers") is not False]
-    views = dvsup.views_of([side for side in sides.values() if side["name"] in up])
-    views = {name: view for name, view in views.items() if view["answers"]}
-    uptimes = {name: rows[name]["uptime"] for name in views}
-    out = Anew(together.lost(sides, views, _starting(rows), uptimes), up)
+    asked = [s for s in sides.values() if s["name"] in up or (machine and s["place"] == "host")]
+    views = {name: view for name, view in dvsup.views_of(asked).items() if view["answers"]}
+    if machine and views.get(machine["name"], {"kind": None})["kind"] != "systemd":
+        return Anew()
+    # A machine's proxies had their time since its boot: the node's own uptime decides.
+    uptimes = {name: rows[name]["uptime"] if name in rows else math.inf for name in views}
+    lost = together.lost(sides, views, _starting(rows), uptimes) if together_all else []
+    out = Anew(lost, up)
     for side in sides.values():
-        if side["name"] not in views:
+        if side["name"] not in views or not (together_all or side["place"] == "host"):
             continue
         change = dvsup_plan.change(lab(), side, views[side["name"]])
         if change.stuck() or change.reinit:

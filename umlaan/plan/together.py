@@ -21,6 +21,13 @@ def applies(sides: dict[int, Side]) -> bool:
     )
 
 
+def with_a_machine(sides: dict[int, Side]) -> bool:
+    """True where proxies ask for it and a machine is a side: that takes a reboot of it."""
+    return any(side["place"] == "host" for side in sides.values()) and all(
+        side["proxy_restart"] == "lab" for side in sides.values()
+    )
+
+
 def lost(
     sides: dict[int, Side],
     views: dict[str, View],
@@ -29,7 +36,7 @@ def lost(
 ) -> list[str]:
     """Why the pairs of a lab cannot join again as its nodes run now; empty where they can.
 
-    views: of the nodes that run and answer, with uptimes in seconds. starting: nodes that this run
+    views: of the sides that run and answer, with uptimes in seconds. starting: nodes that this run
     is about to start, with what was said of them.
     """
     out = []

@@ -1,0 +1,174 @@
+"""operations.together.rebooted: a lab host whose proxies end only with it is booted anew.
+
+The tables are those of the real DVS beside a host with its DVK.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from pyinfra.api.state import State, StateStage
+
+from tests.operations.support import LAB, commands_of
+from tests.operations.test_dvsup import order_of
+from tests.operations.test_together import HEAD, MAP
+from tests.unit.test_dvs_sides import SAMPLE
+from umlaan.model.lab import HostData, Lab, build_lab
+from umlaan.operations import dvsup, pending, together
+from umlaan.plan import dvssides
+from umlaan.plan import node as node_plan
+
+NODE = "@uml/node1"
+PROGRAMS = {**SAMPLE["programs"], "proxy_restart": "lab"}
+DATA: dict[str, Any] = {"reboot": "when_needed", "dvs": {**SAMPLE, "programs": PROGRAMS}}
+
+
+def lab_of(data: dict[str, Any] = DATA) -> Lab:
+    return build_lab([HostData(LAB, False, data), HostData(NODE, True, {**data, "lab_host": LAB})])
+
+
+def view(number: int, flag: str = "E", flags: int = 7, count: int = 5) -> dict[str, Any]:
+    """A side with its scripts as wanted, and its row of the other one."""
+    side, other, kind = dvssides.sides(lab_of())[number], 1 - number, ("systemd", "runit")[number]
+    nodes = HEAD + f" {number}     6  -1  0  0 {MAP} node{number}\n"
+    nodes += f" {other}     {flag}  {other}  {count}  {count} {MAP} node{other}\n"
+    return {
+        "answers": True,
+        "error": "",
+        "files": {
+            "info": f"name=DVS\nnodeid={number}\ndbglvl=0\n",
+            "nodes": nodes,
+            "proxies/info": f"  {other}     {flags}   742   743   node{other} {MAP}\n",
+            "DC0/procs": "",
+        },
+        "dcs": {"0": {"pid": 10, "fault": None}},
+        "pids": [1, 10, 742, 743],
+        "hashes": {p: dvssides.digest(t) for p, t in dvssides.files_of(side, kind).items()},
+        "kind": kind,
+        "services": {name: {"up": True, "pid": 9} for name in side["services"]},
+    }
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """node1 as it runs as declared, in the DC, for ten minutes."""
+    lab = lab_of()
+    node = lab.node("node1")
+    dc = {"pid": 10, "start": 5, "fault": None}
+    out: dict[str, Any] = {"kernel": None, "record": None, "running": False, "uptime": None}
+    out["dc"] = dc
+    launch = node_plan.wanted_launch(lab, node, out)
+    record = {
+        "argv": launch.argv,
+        "kernel_sha256": None,
+        "namespace": node.network.namespace,
+        "dc": dc,
+    }
+    out |= {"record": record, "running": True, "answers": True, "uptime": 600.0, "pid": 9}
+    return {**out, **changes}
+
+
+DEAD = {"running": False, "answers": None, "uptime": None}
+SILENT = {"answers": False, "error": "x"}
+KILLED = (row(**DEAD), [view(0), SILENT])
+
+
+def rebooted(
+    node: dict[str, Any], views: list[dict[str, Any]], **more: Any
+) -> tuple[list[str], list[str]]:
+    reasons: list[tuple[str, str]] = []
+    answers = {
+        "node-state": json.dumps({"node1": node}),
+        "dvsup look": json.dumps({"node0": views[0], "node1": views[1]}),
+    }
+    arguments = {"data": DATA, "responses": answers, "reasons": reasons, **more}
+    commands = commands_of(together.rebooted, 0, **arguments)
+    return commands, [text for _, text in reasons]
+
+
+def test_a_pair_that_is_joined_is_left_alone() -> None:
+    assert rebooted(row(), [view(0), view(1)]) == ([], [])
+
+
+def test_a_killed_guest_takes_the_machine_along_and_starts_after_its_boot() -> None:
+    (stop, reboot, up), reasons = rebooted(*KILLED)
+    # Else the boot would start it, before what this run still has to change of it.
+    assert "node-stop" in stop and '"forget": true' in stop
+    assert "_again" in reboot and "1800" not in stop
+    order = order_of(up, "up")
+    assert (order["files"], order["restart"], order["kind"]) == ({}, [], "systemd")
+    assert reasons == [
+        "node0: reboot it, its proxies end with it: node0's proxy to node1 outlives it, "
+        "node1: start, it is down (killed)"
+    ]
+
+
+def test_a_plan_says_so_as_well() -> None:
+    commands, reasons = rebooted(*KILLED, stage=StateStage.Prepare)
+    assert len(commands) == 3 and "node0: reboot it" in reasons[0]
+
+
+def test_a_guest_that_this_run_restarts_is_no_other() -> None:
+    changed = row()
+    changed["record"] = copy.deepcopy(changed["record"])
+    changed["record"]["argv"] = [w.replace("mem=", "mem=9") for w in changed["record"]["argv"]]
+    commands, reasons = rebooted(changed, [view(0), view(1)])
+    assert len(commands) == 3 and "node1: restart, mem" in reasons[0]
+
+
+def test_a_machine_that_was_booted_a_moment_ago_is_not_booted_again() -> None:
+    # Its proxies stand, nobody has connected yet.
+    fresh = view(0, flag="2", flags=1, count=0)
+    assert rebooted(row(**DEAD), [fresh, SILENT]) == ([], [])
+    assert rebooted(row(uptime=5.0), [fresh, view(1, flag="2", flags=1, count=0)]) == ([], [])
+
+
+def test_proxies_that_hang_get_their_time_and_not_more() -> None:
+    views = [view(0, flag="2", flags=3, count=0), view(1, flag="2", flags=1, count=0)]
+    commands, reasons = rebooted(row(), views)
+    assert len(commands) == 3 and "its sender connected" in reasons[0]
+
+
+def test_the_machine_s_own_new_script_is_written_before_the_boot() -> None:
+    path = f"{dvssides.sides(lab_of())[0]['folder']}/dvs-proxy-node1/run"
+    changed = view(0)
+    changed["hashes"][path] = "0" * 64
+    for kind in ("lab", "node"):
+        programs = {**PROGRAMS, "proxy_restart": kind}
+        data = {**DATA, "dvs": {**SAMPLE, "programs": programs}}
+        (write, stop, _, _), reasons = rebooted(row(), [changed, view(1)], data=data)
+        assert list(order_of(write, "write")["files"]) == [path] and "node-stop" in stop
+        assert reasons == [
+            f"node0: reboot it, its proxies end with it: node0 {path}: write, it differs"
+        ]
+        # The stage before leaves it to this one.
+        answers = {"dvsup look": json.dumps({"node0": changed})}
+        assert commands_of(dvsup.up, 0, data=data, responses=answers) == []
+
+
+def test_only_where_it_is_a_proxy_s_way_and_may_be() -> None:
+    for changes in (
+        {"reboot": "never"},
+        {"host_dvk": False},
+        {"dvs": SAMPLE},
+        {"dvs": None},
+        # One whose node is started anew alone: its peer connects again.
+        {"dvs": {**SAMPLE, "programs": {**PROGRAMS, "proxy_restart": "node"}}},
+    ):
+        assert rebooted(*KILLED, data={**DATA, **changes}) == ([], [])
+    # Nothing would bring its DVS back.
+    assert rebooted(KILLED[0], [{**view(0), "kind": "own"}, SILENT]) == ([], [])
+
+
+def test_a_run_that_may_not_touch_all_touches_none() -> None:
+    def limit(state: State) -> None:
+        state.limit_hosts = [state.inventory.get_host(LAB)]
+
+    assert rebooted(*KILLED, before=limit) == ([], [])
+    assert rebooted(*KILLED, failed=[NODE]) == ([], [])
+
+    def waits(state: State) -> None:
+        pending.kernels(state)[LAB] = (False, "running A, wanted B: reboot needed")
+
+    assert rebooted(*KILLED, before=waits) == ([], [])
