@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_patch_in_the_tree_already_is_skipped_and_said(
     rows = run(tree, diff(BEFORE, after, "kernel/fork.c"))
     assert content(rows, "kernel/fork.c").count("added") == 1
     assert "already in the tree, skipped" in capsys.readouterr().out
+
+
+def test_patches_of_the_same_lines_are_found_in_the_tree_as_a_series(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [BEFORE, *(changed(3, f"{word}\n") for word in ("three", "drei", "trois"))]
+    series = [diff(old, new, "kernel/fork.c") for old, new in pairwise(steps)]
+    other = diff([], ["new\n"], "kernel/new.c").replace("--- a/kernel/new.c", "--- /dev/null")
+    # Of the four, the first three are there.
+    (tree / "kernel/fork.c").write_text("".join(steps[2]))
+    (tree / "kernel/new.c").write_text("new\n")
+    rows = run(tree, series[0], other, series[1], series[2])
+    assert content(rows, "kernel/fork.c") == "".join(steps[3])
+    said = [line for line in capsys.readouterr().out.splitlines() if "patch " in line]
+    assert ["skipped" in line for line in said] == [True, True, True, False]
+    # One that is there in part only is not.
+    (tree / "kernel/new.c").write_text("another\n")
+    with pytest.raises(BuildError, match=r"0001-x\.patch: kernel/fork\.c: hunk 1 fails"):
+        run(tree, series[0], other, series[1], series[2])
 
 
 def test_a_failing_hunk_is_named_with_its_file(tree: Path) -> None:

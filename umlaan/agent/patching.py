@@ -153,6 +153,29 @@ class Scratch:
             shutil.rmtree(beside)
             os.unlink(one)
 
+    def series(self, files: list[str]) -> int:
+        """How many patches, from the first on, are in the tree: the last of them is undone first.
+
+        0 where they are not. A series of one is ``patch``'s to find.
+        """
+        for count in range(len(files), 1, -1):
+            beside = self._copy()
+            try:
+                if all(self._undo(beside, file) for file in reversed(files[:count])):
+                    return count
+            finally:
+                shutil.rmtree(beside)
+        return 0
+
+    def _undo(self, folder: str, file: str) -> bool:
+        with open(file, encoding="utf-8", errors="replace") as text:
+            names = [name for pair in touched(text.read()) for name in pair if name]
+        for name in names:
+            if name not in self.taken and self.take(name):
+                os.makedirs(os.path.dirname(f"{folder}/{name}"), exist_ok=True)
+                shutil.copy(f"{self.folder}/{name}", f"{folder}/{name}")
+        return bool(names) and _try(folder, file, "--reverse", "--fuzz=0") is None
+
     def change(self, fix: dict[str, Any]) -> bool:
         """Make the edits of one of umlaan's fixes; False where the tree needs none of them."""
         done = False
@@ -218,9 +241,20 @@ def failure(text: str) -> str:
 def apply(spec: dict[str, Any], fixes: list[dict[str, Any]], tree: Rows, folder: str) -> Rows:
     """The tree's rows with all patches in order and then umlaan's fixes; each said."""
     scratch = Scratch(folder, tree)
-    for file in files_of(spec["patches"]):
-        done = scratch.patch(file)
-        say(f"patch {file}: {'applied' if done else 'already in the tree, skipped'}")
+    files = files_of(spec["patches"])
+    while files:
+        try:
+            done = scratch.patch(files[0])
+        except BuildError:
+            # A later one of a series may have changed its lines: then all until that are there.
+            count = scratch.series(files)
+            if not count:
+                raise
+            for file in files[:count]:
+                say(f"patch {file}: already in the tree, with those after it, skipped")
+            files = files[count:]
+            continue
+        say(f"patch {files.pop(0)}: {'applied' if done else 'already in the tree, skipped'}")
     for fix in fixes:
         if scratch.change(fix):
             say(f"umlaan's fix {fix['name']}: {fix['why']}")
