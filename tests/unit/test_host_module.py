@@ -235,6 +235,7 @@ def test_one_that_cannot_be_unloaded_waits_for_a_reboot(
     host = kept_loaded
     host.data |= {"unload": False, "parameters": {"major": "34"}}
     before = len(host.machine.calls)
+    assert placed.state(host.spec)["stuck"]
     assert module.main(["load", encode(host.spec)]) == 1
     assert "(major 33 → 34): it is loaded and cannot be unloaded" in capsys.readouterr().err
     # What the next boot loads is written all the same, and the new file is put there.
@@ -245,7 +246,19 @@ def test_one_that_cannot_be_unloaded_waits_for_a_reboot(
     assert b"note2" in host.extra.read_bytes()
     assert not any(call.startswith("rmmod") for call in host.machine.calls[before:])
     host.away()
-    assert "stays loaded until the next boot" in capsys.readouterr().out
+    said = "(host_modules.unload is False); it stays loaded until the next boot"
+    assert said in capsys.readouterr().out
+
+
+def test_the_next_boot_is_made_to_load_what_is_wanted(kept_loaded: Host) -> None:
+    host = kept_loaded
+    assert not placed.state(host.spec)["stuck"]
+    host.data |= {"unload": False, "parameters": {"major": "34"}}
+    before = len(host.machine.calls)
+    assert module.main(["arm", encode(host.spec)]) == 0
+    conf = host.folder / "etc/modprobe.d/umlaan-umlaan-small.conf"
+    assert conf.read_text().endswith("options small major=34\n")
+    assert host.machine.calls[before:] == []
 
 
 def test_one_in_use_is_not_taken_from_its_users(
@@ -254,11 +267,14 @@ def test_one_in_use_is_not_taken_from_its_users(
     host = kept_loaded
     (host.folder / "sys/module/small/refcnt").write_text("2\n")
     host.data["parameters"] = {"major": "34"}
+    assert placed.state(host.spec)["stuck"]
     before = len(host.machine.calls)
     assert module.main(["load", encode(host.spec)]) == 1
     assert "small (major 33 → 34): it is loaded and in use by 2" in capsys.readouterr().err
+    conf = host.folder / "etc/modprobe.d/umlaan-umlaan-small.conf"
+    assert conf.read_text().endswith("major=34\n"), "a reboot would load it as it was"
     host.build("note2")
-    with pytest.raises(BuildError, match="small.ko is to be replaced"):
+    with pytest.raises(BuildError, match="small.ko is to be replaced.* or set host_modules.unload"):
         host.place()
     assert host.machine.calls[before:] == []
     host.away()

@@ -19,6 +19,14 @@ _YES, _NO = {"y", "Y", "1"}, {"n", "N", "0"}
 MARK = "# Written by umlaan for lab {lab}."
 
 
+class Stays(BuildError):
+    """It cannot be unloaded now; its cause alone, for whom its remedy is none."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}{remedy}")
+        self.cause = cause
+
+
 def _sys(spec: dict[str, Any]) -> str:
     return machine.at(spec, f"/sys/module/{_name(spec)}")
 
@@ -155,21 +163,22 @@ def device(path: str) -> str | None:
     return None
 
 
-def unload(spec: dict[str, Any], reason: str) -> None:
-    """Unload it if it is loaded. BuildError where something uses it."""
+def unload(spec: dict[str, Any], reason: str, otherwise: str = "reboot") -> None:
+    """Unload it if it is loaded. Stays where something uses it, or its data says that it cannot."""
     if not os.path.isdir(_sys(spec)):
         return
     why = f" ({reason})" if reason else ""
     if not spec["unload"]:
-        raise BuildError(
+        raise Stays(
             f"module {spec['name']}{why}: it is loaded and cannot be unloaded "
-            "(host_modules.unload is False): reboot, then run again"
+            "(host_modules.unload is False)",
+            ": reboot, then run again",
         )
     users = machine.read(f"{_sys(spec)}/refcnt").strip()
     if users not in ("", "0"):
-        raise BuildError(
-            f"module {spec['name']}{why}: it is loaded and in use by {users}; end what uses it "
-            "(a DVS that is initialised counts as one) or reboot, then run again"
+        raise Stays(
+            f"module {spec['name']}{why}: it is loaded and in use by {users}",
+            f"; end what uses it (an initialised DVS counts), or {otherwise}, then run again",
         )
     machine.run(["rmmod", _name(spec)])
 
@@ -195,9 +204,8 @@ def load(spec: dict[str, Any], file: str) -> None:
         # Before the file is another than the one that this boot has read.
         _note_given(spec, given)
     if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
-        if not spec["unload"]:
-            # The next boot has to load what is wanted, not what was.
-            _write(spec)
+        # Where it stays, the next boot has to load what is wanted, not what was.
+        _write(spec)
         unload(spec, "; ".join(rows))
     if not os.path.isdir(_sys(spec)):
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.

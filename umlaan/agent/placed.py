@@ -126,7 +126,9 @@ def place(spec: dict[str, Any]) -> None:
     check_vermagic(file, release)
     if spec["load"] and spec["unload"] and machine.running(spec)["release"] == release:
         # A test loads the new one; and one that is to stay loaded is then the new one, too.
-        loaded.unload(spec, f"{spec['file']} is to be replaced")
+        # A reboot would load the old file again, and what uses it.
+        otherwise = "set host_modules.unload to False, which leaves the new one to the next boot"
+        loaded.unload(spec, f"{spec['file']} is to be replaced", otherwise)
     test(spec, names_of(spec, release))
     path = _record(spec["dir"])
     record = read_json(path)
@@ -281,8 +283,8 @@ def away(spec: dict[str, Any]) -> None:
             try:
                 unload = record.get("unload", True)
                 loaded.unload({**spec, "name": os.path.basename(folder), "unload": unload}, "")
-            except BuildError as fault:
-                say(f"{fault}. It stays loaded until the next boot")
+            except loaded.Stays as fault:
+                say(f"{fault.cause}; it stays loaded until the next boot")
         rows = record.get("paths", [])
         for text in filter(None, map(take_away, rows)):
             say(text)
