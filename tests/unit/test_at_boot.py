@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.uml import agent
+from tests.unit.uml import REPOSITORY, agent
 from umlaan.agent import atboot, node, proc
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.stop import ROUGH_S
@@ -201,3 +201,33 @@ def test_a_guest_that_boots_slowly_gets_longer_for_its_clean_end() -> None:
     waits = [atboot.stop_s({"deadline": seconds}) for seconds in (5, 90, 600, 3600)]
     assert waits == [60, 60, 100, 150] and waits[-1] + 3 * ROUGH_S + 60 < limit
     assert atboot.stop_s({}) == 60
+
+
+_SCOPED = """
+import sys
+from umlaan.agent import atboot
+atboot.SYSTEMD = "/"
+print(atboot.in_scope({"name": "node9", "lab": "x"}, sys.argv[1:]))
+"""
+
+
+def test_without_a_scope_it_is_started_all_the_same_and_that_is_said(tmp_path: Path) -> None:
+    run = tmp_path / "systemd-run"
+
+    def in_scope(text: str) -> str:
+        run.write_text(f"#!/bin/sh\n{text}\n")
+        run.chmod(0o755)
+        begins = "import os; os.write(int(os.environ['UMLAAN_SCOPED']), b'1')"
+        done = subprocess.run(
+            [sys.executable, "-c", _SCOPED, sys.executable, "-c", begins],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.stdout + done.stderr
+
+    said = in_scope("echo 'Failed to connect to bus: Connection timed out' >&2; exit 1")
+    assert "node9: not in a scope of its own, systemd-run: Failed to connect to bus" in said
+    assert said.endswith("None\n")
+    assert in_scope('while [ "$1" != -- ]; do shift; done; shift; exec "$@"') == "0\n"

@@ -227,6 +227,12 @@ def in_scope(order: dict[str, Any], words: list[str]) -> int | None:
     errors = process.stderr.read()
     code = process.wait()
     if not began:
+        last = errors.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
+        print(
+            f"{order['name']}: not in a scope of its own, systemd-run: {last[0]}; when the machine "
+            "goes down it is killed with the session that started it",
+            flush=True,
+        )
         return None
     sys.stderr.buffer.write(errors)
     return code
