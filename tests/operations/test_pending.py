@@ -52,6 +52,28 @@ def test_the_hosts_dvs_waits_for_its_kernel(
     assert f"node0: its DVS waits: {WANTED}" in caplog.text
 
 
+def test_a_run_limited_to_its_nodes_says_the_same(
+    run: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    def limit(state: State) -> None:
+        state.limit_hosts = [state.inventory.get_host(NODE)]
+
+    old = {"release": "6.1", "entry": "", "boot_id": "b1"}
+    found = {"kernel": {"release": "4.9.88"}, "entry": "umlaan-new", "running": old}
+    found |= {"saved": "deb", "next": "", "trial": None}
+    answers = {
+        "dvsup look": json.dumps({"node0": bare()}),
+        "host-kernel state": json.dumps(found),
+    }
+    more: Any = {"on": NODE, "responses": answers}
+    data = {**DATA, "host_kernel": {"arch": "x86_64"}}
+    assert commands_of(dvsup.up, 0, data=data, before=limit, **more) == []
+    assert run.waiting == {LAB}
+    assert "node0: its DVS waits: host kernel: running 6.1, wanted 4.9.88: reboot" in caplog.text
+    run.waiting.clear()
+    assert len(commands_of(dvsup.up, 0, data=DATA, before=limit, **more)) == 1
+
+
 def test_without_a_kernel_to_come_it_is_brought_up(run: SimpleNamespace) -> None:
     assert len(host_side(bare(), lambda state: None)) == 1
     assert run.waiting == set()

@@ -110,8 +110,10 @@ def up(number: int) -> Commands:
         seen().keep({side["name"]: view})
         return
     host = side["place"] == "host"
-    if host and "info" not in view["files"] and pending.host_waits(side["carrier"], _dvs_of(side)):
-        return
+    if host and "info" not in view["files"]:
+        reboot.look()
+        if pending.host_waits(side["carrier"], _dvs_of(side)):
+            return
     if host and whole_anew(side, change) and change.kind == "systemd" and reboot.allowed():
         # together.rebooted does it, once for all that this run has changed until then.
         return

@@ -23,9 +23,12 @@ def kernels(state: State) -> dict[str, tuple[bool, str]]:
     return kept(state, "pending_kernels", dict)
 
 
-def note(text: str, *, failed: bool) -> None:
-    """Say that the wanted kernel does not run, and keep it for the end of the run."""
-    kernels(context_state)[context_host.name] = (failed, text)
+def note(text: str, *, failed: bool, name: str | None = None) -> None:
+    """Say that the wanted kernel does not run, and keep it for the end of the run.
+
+    name: the lab host; the current host without.
+    """
+    kernels(context_state)[name or context_host.name] = (failed, text)
     (logger.error if failed else logger.warning)(f"{context_host.print_prefix}{text}")
 
 

@@ -89,6 +89,23 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
     yield FunctionCommand(_settle, (word, kernel, wish), {})
 
 
+def look() -> None:
+    """Note a kernel that the current node's lab host waits for, where --limit left that host out.
+
+    In any other run ``into`` has done so.
+    """
+    name = carrier().name
+    settings = lab().settings(name)
+    if settings.host_kernel is None or chosen(name) or name in pending.kernels(context_state):
+        return
+    _, found = state_of(settings.host_kernel, settings.host_boot)
+    if found is None or found["kernel"] is None:
+        return
+    decision = plan.decide(found, "never")
+    if decision.action in ("arm", "wait", "failed"):
+        pending.note(decision.text.partition(";")[0], failed=False, name=name)
+
+
 def _is_here() -> bool:
     """Whether the lab host is the machine that this runs on: it cannot reboot and go on."""
     return type(carrier().connector).__name__ == "LocalConnector"
