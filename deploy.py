@@ -63,6 +63,9 @@ if is_uml(host):
     dvs.up()
     launch.anew()
 
+# Shared as well: what a node's stages change of it is done before its machine is looked at.
+carried.ready(name="Nodes are ready for their launch")
+
 if is_lab_host(host):
     launch.machine_anew()
 
