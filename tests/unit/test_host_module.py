@@ -250,6 +250,16 @@ def test_one_that_cannot_be_unloaded_waits_for_a_reboot(
     assert said in capsys.readouterr().out
 
 
+def test_one_that_the_kernel_does_not_give_up_keeps_nothing_from_going(
+    kept_loaded: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = kept_loaded
+    (host.folder / "bin/rmmod").write_text("#!/bin/sh\necho Module small is in use; exit 1\n")
+    assert host.away()[0] == str(host.extra) and not host.extra.exists()
+    said = "rmmod: Module small is in use; it stays loaded until the next boot"
+    assert said in capsys.readouterr().out
+
+
 def test_the_next_boot_is_made_to_load_what_is_wanted(kept_loaded: Host) -> None:
     host = kept_loaded
     assert not placed.state(host.spec)["stuck"]

@@ -283,8 +283,9 @@ def away(spec: dict[str, Any]) -> None:
             try:
                 unload = record.get("unload", True)
                 loaded.unload({**spec, "name": os.path.basename(folder), "unload": unload}, "")
-            except loaded.Stays as fault:
-                say(f"{fault.cause}; it stays loaded until the next boot")
+            except BuildError as fault:
+                cause = fault.cause if isinstance(fault, loaded.Stays) else fault
+                say(f"{cause}; it stays loaded until the next boot")
         rows = record.get("paths", [])
         for text in filter(None, map(take_away, rows)):
             say(text)
