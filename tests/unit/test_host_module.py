@@ -260,6 +260,26 @@ def test_one_that_the_kernel_does_not_give_up_keeps_nothing_from_going(
     assert said in capsys.readouterr().out
 
 
+def test_a_value_set_by_itself_is_none_after_a_boot_that_was_made_for_it(
+    kept_loaded: Host,
+) -> None:
+    host = kept_loaded
+    # A run never gave it this one: nothing is on record of it.
+    host.data |= {"unload": False, "parameters": {"major": "33", "level": "16", "debug": "1"}}
+    debug = host.folder / "sys/module/small/parameters/debug"
+    debug.write_text("4294967295\n")
+    for number, verb in enumerate(("arm", "load")):
+        assert placed.state(host.spec)["stuck"]
+        assert module.main([verb, encode(host.spec)]) == number
+        # Still so in this boot; and the next one gives it, by its file.
+        assert "load it again, debug 4294967295 → 1" in host.problems()
+        boot_id = host.folder / "proc/sys/kernel/random/boot_id"
+        boot_id.parent.mkdir(parents=True, exist_ok=True)
+        boot_id.write_text(f"another {number}\n")
+        assert host.problems() == [] and module.main(["load", encode(host.spec)]) == 0
+        (host.folder / f"{host.spec['dir']}.loaded.json").unlink()
+
+
 def test_the_next_boot_is_made_to_load_what_is_wanted(kept_loaded: Host) -> None:
     host = kept_loaded
     assert not placed.state(host.spec)["stuck"]

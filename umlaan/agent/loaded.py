@@ -192,8 +192,9 @@ def stuck(spec: dict[str, Any], file: str) -> bool:
 
 def arm(spec: dict[str, Any]) -> None:
     """Have the next boot load what is wanted; what is loaded now stays."""
-    if given := _given(spec):
-        # Before the file is another than the one that this boot has read.
+    # Before the file is another than the one that this boot has read. What the module has in place
+    # of a wanted value counts as given: after the next boot its file says what was, as of a run.
+    if given := _values(spec) | _given(spec):
         _note_given(spec, given)
     _write(spec)
 
@@ -205,7 +206,7 @@ def load(spec: dict[str, Any], file: str) -> None:
         _note_given(spec, given)
     if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
         # Where it stays, the next boot has to load what is wanted, not what was.
-        _write(spec)
+        arm(spec)
         unload(spec, "; ".join(rows))
     if not os.path.isdir(_sys(spec)):
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
