@@ -42,18 +42,21 @@ def commands_of(
     failed: Collection[str] = (),
     before: Callable[[State], None] = lambda state: None,
     nodes: Collection[str] = (NODE,),
+    hosts: dict[str, dict[str, Any]] | None = None,
     **kwargs: Any,
 ) -> list[str]:
     """The commands which the operation yields for one host, as strings.
 
     responses maps a substring of a command to its output (see pyinfra's @fake); it answers on the
     lab host. An @uml host is carried by it. reasons, if given, receives what was said; failed names
-    hosts that failed earlier in the run; before sees the state first; nodes are the lab's.
+    hosts that failed earlier in the run; before sees the state first; nodes are the lab's, hosts
+    its other lab hosts with their data.
     """
     fake = {"fake_responses": responses or {}, "fake_delay": 0.0, "fake_delay_jitter": 0.0}
     shared = data or {}
     carried = [(name, {"lab_host": LAB}) for name in nodes]
-    inventory = Inventory(([(LAB, fake), *carried], shared))
+    others = [(name, fake | own) for name, own in (hosts or {}).items()]
+    inventory = Inventory(([(LAB, fake), *others, *carried], shared))
     state = State(inventory, Config())
     state.current_stage = stage
     host = inventory.get_host(on)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyinfra.api.state import StateStage
 
-from tests.operations.support import commands_of
+from tests.operations.support import NODE, commands_of
 from umlaan.model.hostkernel import HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import module
@@ -59,14 +59,12 @@ def test_one_that_only_a_reboot_takes_out_is_rebooted_for_where_that_may_be() ->
     commands, _ = built(**differs)
     assert [text.split()[2] for text in commands] == ["load"]
     reasons: list[tuple[str, str]] = []
-    arm, stop, reboot, load = commands_of(
-        module.built,
-        LOADED,
-        KERNEL,
-        responses=answers(**differs),
-        data={"reboot": "when_needed", "host_kernel": {"arch": "x86_64"}},
-        reasons=reasons,
-    )
+    more: dict[str, Any] = {"responses": answers(**differs), "reasons": reasons}
+    more["data"] = {"reboot": "when_needed", "host_kernel": {"arch": "x86_64"}}
+    # A node that failed would be stopped and not be started again.
+    (load,) = commands_of(module.built, LOADED, KERNEL, failed=[NODE], **more)
+    reasons.clear()
+    arm, stop, reboot, load = commands_of(module.built, LOADED, KERNEL, **more)
     assert arm.startswith("umlaan-agent module arm ") and '"forget": true' in stop
     assert "_again" in reboot and load.startswith("umlaan-agent module load ")
     assert reasons[1][1] == ("module dvk: reboot, only that takes the loaded one out of the kernel")

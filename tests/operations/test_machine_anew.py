@@ -9,6 +9,7 @@ import copy
 import json
 from typing import Any
 
+import pytest
 from pyinfra.api.state import State, StateStage
 
 from tests.operations.support import LAB, commands_of
@@ -85,6 +86,20 @@ def rebooted(
     arguments = {"data": DATA, "responses": answers, "reasons": reasons, **more}
     commands = commands_of(together.rebooted, 0, **arguments)
     return commands, [text for _, text in reasons]
+
+
+PATH = f"{dvssides.sides(lab_of())[0]['folder']}/dvs-proxy-node1/run"
+WHY = f"(dvs.programs.proxy_restart is lab): {dvsup.REBOOT}"
+
+
+def up(host: dict[str, Any], **more: Any) -> tuple[list[str], str]:
+    """The stage before: its commands, and the last that it said."""
+    reasons: list[tuple[str, str]] = []
+    answers = {"dvsup look": json.dumps({"node0": host})}
+    commands = commands_of(
+        dvsup.up, 0, **{"data": DATA, "responses": answers, "reasons": reasons, **more}
+    )
+    return commands, reasons[-1][1] if reasons else ""
 
 
 def test_a_pair_that_is_joined_is_left_alone() -> None:
@@ -172,3 +187,39 @@ def test_a_run_that_may_not_touch_all_touches_none() -> None:
         pending.kernels(state)[LAB] = (False, "running A, wanted B: reboot needed")
 
     assert rebooted(*KILLED, before=waits) == ([], [])
+
+
+def test_a_machine_beside_another_one_is_left_to_the_user() -> None:
+    # Rebooted alone it would have the other's proxies outlive it, at each run anew.
+    others = {"@fake/other": {"number": 5, "network": {"address": "192.168.1.11/24"}}}
+    assert rebooted(*KILLED, hosts=others) == ([], [])
+    changed = view(0)
+    changed["hashes"][PATH] = "0" * 64
+    _, said = up(changed, hosts=others)
+    assert said == f"node0: dvs-proxy-node1 can only be ended with the machine {WHY}"
+
+
+def test_what_the_reboot_cannot_do_is_said_by_the_stage_before() -> None:
+    changed = view(0)
+    changed["hashes"][PATH] = "0" * 64
+
+    def waits(state: State) -> None:
+        pending.kernels(state)[LAB] = (True, "host kernel: B did not come up when tried")
+
+    more: list[dict[str, Any]] = [{"before": waits}, {"failed": [NODE]}]
+    for one in more:
+        (write, _), said = up(changed, **one)
+        assert list(order_of(write, "write")["files"]) == [PATH]
+        assert said == f"node0: dvs-proxy-node1 can only be ended with the machine {WHY}"
+
+
+def test_a_node_that_fails_meanwhile_keeps_the_machine_up_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changed = view(0)
+    changed["hashes"][PATH] = "0" * 64
+    # Also one that is down or silent: it would be stopped, and nothing of this run starts it.
+    for node in (row(), row(**DEAD), row(answers=False)):
+        caplog.clear()
+        assert rebooted(node, [changed, view(1)], failed=[NODE]) == ([], [])
+        assert "node0: not rebooted, node1 failed in this run: node0 " + PATH in caplog.text

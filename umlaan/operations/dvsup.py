@@ -114,7 +114,9 @@ def up(number: int) -> Commands:
         reboot.look()
         if pending.host_waits(side["carrier"], _dvs_of(side)):
             return
-    if host and whole_anew(side, change) and change.kind == "systemd" and reboot.allowed():
+    waits = side["carrier"] in pending.kernels(context_state) or reboot.failed()
+    may = host and change.kind == "systemd" and not waits and reboot.allowed()
+    if may and whole_anew(side, change):
         # together.rebooted does it, once for all that this run has changed until then.
         return
     for reason in change.reasons:

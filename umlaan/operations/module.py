@@ -146,7 +146,7 @@ def _placed(
     if here_runs and state and state["load"]:
         for row in plan.load_reasons(module.name, state):
             why(row)
-        if state["stuck"] and reboot.allowed():
+        if state["stuck"] and reboot.allowed() and not reboot.failed():
             why(f"module {module.name}: reboot, only that takes the loaded one out of the kernel")
             yield agent_command("module", "arm", word)
             yield from reboot.again()

@@ -112,15 +112,26 @@ def _is_here() -> bool:
 
 
 def allowed() -> bool:
-    """Whether this run may reboot the current lab host, all of whose nodes it can start again."""
+    """Whether this run may reboot the current lab host, all of whose nodes it can start again.
+
+    Not beside another machine of the DVS: whichever is rebooted, the other's proxies outlive it.
+    """
     name = carrier().name
+    beside = [host for host in lab().hosts if host.name != name and host.number is not None]
     return (
         lab().settings(name).reboot == "when_needed"
         and not _is_here()
         and context_host.name == name
         and chosen(name)
+        and not beside
         and all(node.host == name and chosen(f"@uml/{node.name}") for node in lab().nodes)
     )
+
+
+def failed() -> list[str]:
+    """Nodes that failed in this run: it would stop them for a reboot, and not start them again."""
+    names = {host.name for host in context_state.failed_hosts}
+    return [node.name for node in lab().nodes if f"@uml/{node.name}" in names]
 
 
 def again() -> Generator[PyinfraCommand, None, None]:

@@ -13,7 +13,9 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pyinfra import logger
 from pyinfra.api.operation import operation
+from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
 from umlaan.facts.node import node_rows
@@ -79,6 +81,11 @@ def rebooted(number: int) -> Generator[PyinfraCommand, None, None]:
     found = _look(machine=side)
     if not found.reasons:
         return
+    if failed := reboot.failed():
+        why_not = f"not rebooted, {', '.join(failed)} failed in this run"
+        text = f"{side['name']}: {why_not}: {_first(found.reasons)}"
+        logger.warning(f"{context_host.print_prefix}{text}")
+        return
     why(f"{side['name']}: reboot it, its proxies end with it: {_first(found.reasons)}")
     for order in found.orders.values():
         yield dvsup.agent_order("write", order)
@@ -128,7 +135,7 @@ def _look(machine: Side | None = None) -> Anew:
             out.reasons.append(change.reasons[0])
         if change.files or change.gone:
             out.orders[side["name"]] = change.order(side)
-    return out if all(_acts(name) for name in up) else Anew()
+    return out if machine or all(_acts(name) for name in up) else Anew()
 
 
 def _acts(name: str) -> bool:
