@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.operations import dvsup, pending, together
 from umlaan.plan import dvssides
 from umlaan.plan import node as node_plan
+from umlaan.plan import together as plan
 
 NODE = "@uml/node1"
 PROGRAMS = {**SAMPLE["programs"], "proxy_restart": "lab"}
@@ -223,3 +225,12 @@ def test_a_node_that_fails_meanwhile_keeps_the_machine_up_and_that_is_said(
         caplog.clear()
         assert rebooted(node, [changed, view(1)], failed=[NODE]) == ([], [])
         assert "node0: not rebooted, node1 failed in this run: node0 " + PATH in caplog.text
+
+
+def test_a_node_without_the_dvs_is_nobody_s_lost_peer() -> None:
+    data = {**DATA, "lab_host": LAB}
+    rows = [HostData(LAB, False, DATA), HostData(NODE, True, data)]
+    lab = build_lab([*rows, HostData("@uml/node2", True, {**data, "dvs": None})])
+    views = {"node0": view(0), "node1": view(1)}
+    uptimes = {"node0": math.inf, "node1": 600.0}
+    assert plan.lost(dvssides.sides(lab), views, {"node2": "node2: start"}, uptimes) == []

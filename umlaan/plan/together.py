@@ -46,7 +46,10 @@ def lost(
         if view is None:
             continue
         for peer in side["peers"]:
-            name = names[peer["number"]]
+            name = names.get(peer["number"])
+            if name is None:
+                # A node whose own data says that it has no DVS.
+                continue
             was = connected_once(view["files"], peer["number"])
             if name in starting:
                 if was:
