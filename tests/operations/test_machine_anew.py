@@ -234,3 +234,12 @@ def test_a_node_without_the_dvs_is_nobody_s_lost_peer() -> None:
     views = {"node0": view(0), "node1": view(1)}
     uptimes = {"node0": math.inf, "node1": 600.0}
     assert plan.lost(dvssides.sides(lab), views, {"node2": "node2: start"}, uptimes) == []
+
+
+def test_a_silent_guest_that_this_run_starts_anew_counts_in_its_plan() -> None:
+    # At execute an earlier stage has stopped it by now.
+    old, young = row(answers=False, uptime=9999.0), row(answers=False, uptime=5.0)
+    commands, reasons = rebooted(old, [view(0), SILENT], stage=StateStage.Prepare)
+    assert len(commands) == 3
+    assert reasons[0].endswith("node1: restart, it is up and does not answer")
+    assert rebooted(young, [view(0), SILENT], stage=StateStage.Prepare) == ([], [])

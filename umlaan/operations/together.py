@@ -157,4 +157,7 @@ def _starting(rows: dict[str, Any]) -> dict[str, str]:
             continue
         if change.action != "none":
             out[node.name] = change.reasons[0]
+        elif node_plan.silent(node, row) and row["uptime"] >= node.settings.boot_timeout:
+            # In a plan; when the run comes here, it has been stopped.
+            out[node.name] = f"{node.name}: restart, it is up and does not answer"
     return out
