@@ -257,13 +257,20 @@ def test_a_proxy_that_cannot_be_ended_takes_its_machine_and_that_is_said() -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    # A run reboots for a lost pair only where all start anew for it.
+    [("node", "reboot it, then run again"), ("lab", dvsup.REBOOT)],
+)
 def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    programs = {**SAMPLE["programs"], "proxy_restart": kind}
     hung = view(0, "own", files={"proxies/info": f"  1     3   742   743   node1 {MAP}\n"})
     views = {"node0": hung, "node1": view(1, "runit")}
+    data = {**DATA, "dvs": {**SAMPLE, "programs": programs}}
     (command,) = commands_of(
-        dvsup.joined, 1, on=NODE, data=STUCK, responses={"dvsup look": json.dumps(views)}
+        dvsup.joined, 1, on=NODE, data=data, responses={"dvsup look": json.dumps(views)}
     )
     order = {**order_of(command, "join"), "deadline": 0}
     assert order["again"] is False
@@ -271,7 +278,7 @@ def test_a_pair_whose_proxies_cannot_be_started_anew_is_given_its_remedy(
     with pytest.raises(dvsservices.NotUp) as told:
         agent.join(order)
     assert "node0 says its proxy has its sender connected" in str(told.value)
-    assert str(told.value).endswith(f"those of node0 end with the machine; {dvsup.REBOOT}")
+    assert str(told.value).endswith(f"those of node0 end with the machine; {end}")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     View = dict[str, Any]
 
 REBOOT = (
-    "reboot it, then run again; a run with reboot: when_needed and without --limit does so itself"
+    "reboot it, then run again; a run over ssh with reboot: when_needed and without --limit does "
+    "so itself"
 )
 SETTLE = 3.0  # s in which a pair that lost its link a moment ago connects again by itself
 
@@ -234,7 +235,9 @@ def _remedy(side: Side, everyone: Iterable[Side]) -> str:
     if kind == "proxy":
         return ""
     if machines:
-        return f"{what}those of {', '.join(machines)} end with the machine; {REBOOT}"
+        # No run reboots a machine for a pair alone whose other side can be started anew.
+        then = REBOOT if kind == "lab" else REBOOT.partition(";")[0]
+        return f"{what}those of {', '.join(machines)} end with the machine; {then}"
     if kind == "lab":
         return f"{what}a run without --limit starts all nodes anew together"
     return f"{what}start all nodes anew together, umlaan down and then umlaan up"
