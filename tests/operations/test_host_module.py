@@ -24,7 +24,7 @@ def answers(**changes: Any) -> dict[Any, Any]:
     stamp = {"key": "k", "release": NEW, "inputs": {"release": NEW}}
     build = {"inputs": {"release": NEW}, "key": "k", "previous": stamp, "cached": True}
     there = {"stamp": stamp, "here": "k", "problems": [], "load": [], "running": NEW}
-    there["stuck"] = False
+    there |= {"stuck": False, "loaded": True}
     return {
         "module build-state": json.dumps({**build, "problem": None}),
         "module state": json.dumps({**there, **changes}),
@@ -68,6 +68,32 @@ def test_one_that_only_a_reboot_takes_out_is_rebooted_for_where_that_may_be() ->
     assert arm.startswith("umlaan-agent module arm ") and '"forget": true' in stop
     assert "_again" in reboot and load.startswith("umlaan-agent module load ")
     assert reasons[1][1] == ("module dvk: reboot, only that takes the loaded one out of the kernel")
+
+
+def test_a_plan_says_that_a_new_build_of_one_that_stays_loaded_takes_a_reboot() -> None:
+    stays = LOADED.model_copy(update={"unload": False})
+    stamp = {"key": "before", "release": NEW, "inputs": {"release": NEW}}
+    said = "module dvk: reboot, only that takes the loaded one out of the kernel"
+    data = {"reboot": "when_needed", "host_kernel": {"arch": "x86_64"}}
+    for wanted, loaded, allowed in (
+        (stays, True, data),
+        (stays, False, data),
+        (LOADED, True, data),
+        (stays, True, {**data, "reboot": "never"}),
+    ):
+        reasons: list[tuple[str, str]] = []
+        (place,) = commands_of(
+            module.built,
+            wanted,
+            KERNEL,
+            responses=answers(stamp=stamp, loaded=loaded),
+            data=allowed,
+            reasons=reasons,
+            stage=StateStage.Prepare,
+        )
+        assert PLACE in place
+        there = said in [text for _, text in reasons]
+        assert there == (wanted is stays and loaded and allowed is data)
 
 
 def test_a_first_one_is_placed_and_then_loaded() -> None:

@@ -303,6 +303,7 @@ def test_one_in_use_is_not_taken_from_its_users(
     assert "small (major 33 → 34): it is loaded and in use by 2" in capsys.readouterr().err
     conf = host.folder / "etc/modprobe.d/umlaan-umlaan-small.conf"
     assert conf.read_text().endswith("major=34\n"), "a reboot would load it as it was"
+    assert placed.state(host.spec)["loaded"]
     host.build("note2")
     with pytest.raises(BuildError, match="small.ko is to be replaced.* or set host_modules.unload"):
         host.place()

@@ -31,6 +31,11 @@ def _sys(spec: dict[str, Any]) -> str:
     return machine.at(spec, f"/sys/module/{_name(spec)}")
 
 
+def there(spec: dict[str, Any]) -> bool:
+    """Whether it is loaded, however."""
+    return os.path.isdir(_sys(spec))
+
+
 def _name(spec: dict[str, Any]) -> str:
     return str(spec["name"]).replace("-", "_")
 

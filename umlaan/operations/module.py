@@ -41,6 +41,8 @@ from umlaan.plan import module as plan
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand
 
+_REBOOT = "module {name}: reboot, only that takes the loaded one out of the kernel"
+
 
 def build_spec(module: HostModule, kernel: Kernel, which: Builder | None) -> dict[str, Any]:
     """The agent's spec on the machine that builds. ValueError as ``kernel.wanted`` says it."""
@@ -143,14 +145,23 @@ def _placed(
         yield long_command(step, f"{agent(carrier())} module place {word}", log)
         # What is loaded is compared with what was placed just now.
         state = agent_fact(HostModuleState, word) if executing() else state
+        # A new build; a plan cannot look whether the loaded one differs from it.
+        new = state is not None and (state["stamp"] or {"key": None})["key"] != found["key"]
+        stays = here_runs and module.load and not module.unload and new and state["loaded"]
+        if not executing() and stays and _may_reboot():
+            why(_REBOOT.format(name=module.name))
     if here_runs and state and state["load"]:
         for row in plan.load_reasons(module.name, state):
             why(row)
-        if state["stuck"] and reboot.allowed() and not reboot.failed():
-            why(f"module {module.name}: reboot, only that takes the loaded one out of the kernel")
+        if state["stuck"] and _may_reboot():
+            why(_REBOOT.format(name=module.name))
             yield agent_command("module", "arm", word)
             yield from reboot.again()
         yield agent_command("module", "load", word, live=True)
+
+
+def _may_reboot() -> bool:
+    return reboot.allowed() and not reboot.failed()
 
 
 @operation()
