@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from pyinfra.api.state import StateStage
+from pyinfra.api.state import State, StateStage
 
 from tests.operations.support import NODE, commands_of
 from umlaan.model.hostkernel import HostModule
 from umlaan.model.kernel import Kernel
-from umlaan.operations import module
+from umlaan.operations import dvsup, module
 
 KERNEL = Kernel(arch="x86_64", fragments=())
 OLD, NEW = "6.1.0-56-amd64", "6.1.192-umlaan-0123abcd"
@@ -64,7 +64,15 @@ def test_one_that_only_a_reboot_takes_out_is_rebooted_for_where_that_may_be() ->
     # A node that failed would be stopped and not be started again.
     (load,) = commands_of(module.built, LOADED, KERNEL, failed=[NODE], **more)
     reasons.clear()
-    arm, stop, reboot, load = commands_of(module.built, LOADED, KERNEL, **more)
+    seen = dvsup.Seen()
+
+    def planned(state: State) -> None:
+        # What the plan saw of the DVS before its machine was rebooted.
+        state.umlaan_dvs_views = seen  # type: ignore[attr-defined]
+        seen.keep({"node0": {"answers": True}, "node1": {"answers": True}})
+
+    arm, stop, reboot, load = commands_of(module.built, LOADED, KERNEL, before=planned, **more)
+    assert seen == {}
     assert arm.startswith("umlaan-agent module arm ") and '"forget": true' in stop
     assert "_again" in reboot and load.startswith("umlaan-agent module load ")
     assert reasons[1][1] == ("module dvk: reboot, only that takes the loaded one out of the kernel")
