@@ -91,6 +91,18 @@ def test_patches_of_the_same_lines_are_found_in_the_tree_as_a_series(
         run(tree, series[0], other, series[1], series[2])
 
 
+def test_a_series_of_which_one_changes_a_file_twice_is_found_as_well(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [BEFORE, *(changed(3, f"{word}\n") for word in ("three", "drei", "trois"))]
+    one, two, three = (diff(old, new, "kernel/fork.c") for old, new in pairwise(steps))
+    (tree / "kernel/fork.c").write_text("".join(steps[3]))
+    rows = run(tree, one, two + three)
+    assert content(rows, "kernel/fork.c") == "".join(steps[3])
+    said = [line for line in capsys.readouterr().out.splitlines() if "patch " in line]
+    assert ["skipped" in line for line in said] == [True, True]
+
+
 def test_a_failing_hunk_is_named_with_its_file(tree: Path) -> None:
     old = changed(12, "not there\n")
     new = changed(12, "something\n")

@@ -6,6 +6,7 @@ that fails leaves no half-patched tree. A patch that applies in reverse is in th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -137,21 +138,11 @@ class Scratch:
         names = [new or old for old, new in pairs]
         if len(set(names)) == len(names):
             return _try(self.folder, file, "--dry-run", "--reverse", "--fuzz=0") is None
-        # One file more than once, as in a series of commits: the last of them is undone first.
         beside = self._copy()
-        with open(file, "rb") as opened:
-            cut = parts(opened.read())
-        one = f"{beside}.part"
         try:
-            for part in reversed(cut):
-                with open(one, "wb") as writing:
-                    writing.write(part)
-                if _try(beside, one, "--reverse", "--fuzz=0") is not None:
-                    return False
-            return True
+            return _undone(beside, file)
         finally:
             shutil.rmtree(beside)
-            os.unlink(one)
 
     def series(self, files: list[str]) -> int:
         """How many patches, from the first on, are in the tree: the last of them is undone first.
@@ -169,11 +160,14 @@ class Scratch:
 
     def _undo(self, folder: str, file: str) -> bool:
         with open(file, encoding="utf-8", errors="replace") as text:
-            names = [name for pair in touched(text.read()) for name in pair if name]
-        for name in names:
+            pairs = touched(text.read())
+        names = [new or old for old, new in pairs]
+        for name in (name for pair in pairs for name in pair if name):
             if name not in self.taken and self.take(name):
                 os.makedirs(os.path.dirname(f"{folder}/{name}"), exist_ok=True)
                 shutil.copy(f"{self.folder}/{name}", f"{folder}/{name}")
+        if len(set(names)) < len(names):
+            return _undone(folder, file)
         return bool(names) and _try(folder, file, "--reverse", "--fuzz=0") is None
 
     def change(self, fix: dict[str, Any]) -> bool:
@@ -211,6 +205,23 @@ class Scratch:
                 folder = os.path.dirname(folder)
             out[name] = Row("file", mode, hash_file(path), self.folder, name)
         return out
+
+
+def _undone(folder: str, file: str) -> bool:
+    """Undo a patch of one file more than once, as of a series of commits: the last part first."""
+    with open(file, "rb") as opened:
+        cut = parts(opened.read())
+    one = f"{folder}.part"
+    try:
+        for part in reversed(cut):
+            with open(one, "wb") as writing:
+                writing.write(part)
+            if _try(folder, one, "--reverse", "--fuzz=0") is not None:
+                return False
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(one)
 
 
 def _try(folder: str, file: str, *words: str) -> str | None:
