@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from pyinfra.api.state import State, StateStage
 
+from tests.operations.dvs_sides import row_of, view_of
 from tests.operations.support import LAB, commands_of
 from tests.operations.test_dvsup import order_of
-from tests.operations.test_together import HEAD, MAP
 from tests.unit.test_dvs_sides import SAMPLE
 from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.operations import dvsup, pending, together
 from umlaan.plan import dvssides
-from umlaan.plan import node as node_plan
 from umlaan.plan import together as plan
 
 NODE = "@uml/node1"
@@ -34,42 +33,14 @@ def lab_of(data: dict[str, Any] = DATA) -> Lab:
 
 def view(number: int, flag: str = "E", flags: int = 7, count: int = 5) -> dict[str, Any]:
     """A side with its scripts as wanted, and its row of the other one."""
-    side, other, kind = dvssides.sides(lab_of())[number], 1 - number, ("systemd", "runit")[number]
-    nodes = HEAD + f" {number}     6  -1  0  0 {MAP} node{number}\n"
-    nodes += f" {other}     {flag}  {other}  {count}  {count} {MAP} node{other}\n"
-    return {
-        "answers": True,
-        "error": "",
-        "files": {
-            "info": f"name=DVS\nnodeid={number}\ndbglvl=0\n",
-            "nodes": nodes,
-            "proxies/info": f"  {other}     {flags}   742   743   node{other} {MAP}\n",
-            "DC0/procs": "",
-        },
-        "dcs": {"0": {"pid": 10, "fault": None}},
-        "pids": [1, 10, 742, 743],
-        "hashes": {p: dvssides.digest(t) for p, t in dvssides.files_of(side, kind).items()},
-        "kind": kind,
-        "services": {name: {"up": True, "pid": 9} for name in side["services"]},
-    }
+    return view_of(
+        lab_of(), number, ("systemd", "runit")[number], {1 - number: (flag, flags, count)}
+    )
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    """node1 as it runs as declared, in the DC, for ten minutes."""
-    lab = lab_of()
-    node = lab.node("node1")
-    dc = {"pid": 10, "start": 5, "fault": None}
-    out: dict[str, Any] = {"kernel": None, "record": None, "running": False, "uptime": None}
-    out["dc"] = dc
-    launch = node_plan.wanted_launch(lab, node, out)
-    record = {
-        "argv": launch.argv,
-        "kernel_sha256": None,
-        "namespace": node.network.namespace,
-        "dc": dc,
-    }
-    out |= {"record": record, "running": True, "answers": True, "uptime": 600.0, "pid": 9}
-    return {**out, **changes}
+    """node1 as it runs as declared, in the DC."""
+    return {**row_of(lab_of(), "node1", {"pid": 10, "start": 5, "fault": None}), **changes}
 
 
 DEAD = {"running": False, "answers": None, "uptime": None}

@@ -11,20 +11,17 @@ from typing import Any
 
 from pyinfra.api.state import State, StateStage
 
+from tests.operations.dvs_sides import Peer, row_of, view_of
 from tests.operations.support import LAB, commands_of
 from tests.operations.test_dvsup import order_of
 from tests.unit.test_dvs_sides import SAMPLE
 from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.operations import together
-from umlaan.plan import dvssides
-from umlaan.plan import node as node_plan
 
 NUMBERS = (0, 1, 2)
 NAMES = [f"@uml/node{number}" for number in NUMBERS]
 PROGRAMS = {**SAMPLE["programs"], "proxy_restart": "lab"}
 DATA: dict[str, Any] = {"host_dvk": False, "dvs": {**SAMPLE, "programs": PROGRAMS}}
-HEAD = "ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 Name\n"
-MAP = "-" * 31 + "X"
 
 
 def lab_of(data: dict[str, Any] = DATA) -> Lab:
@@ -33,47 +30,14 @@ def lab_of(data: dict[str, Any] = DATA) -> Lab:
     return build_lab(rows)
 
 
-def view(number: int, **peers: tuple[str, int, int]) -> dict[str, Any]:
+def view(number: int, **peers: Peer) -> dict[str, Any]:
     """A side with its scripts as wanted; peers: {nodeN: (node flags, proxy flags, counters)}."""
-    side = dvssides.sides(lab_of())[number]
-    rows = {f"node{n}": peers.get(f"node{n}", ("E", 7, 5)) for n in NUMBERS if n != number}
-    nodes = HEAD + f" {number}     6  -1  0  0 {MAP} node{number}\n"
-    proxies = ""
-    for name, (flag, flags, count) in rows.items():
-        n = name[-1]
-        nodes += f" {n}     {flag}  {n}  {count}  {count} {MAP} {name}\n"
-        proxies += f"  {n}     {flags}   742   743   {name} {MAP}\n"
-    return {
-        "answers": True,
-        "error": "",
-        "files": {
-            "info": f"name=DVS\nnodeid={number}\ndbglvl=0\n",
-            "nodes": nodes,
-            "proxies/info": proxies,
-            "DC0/procs": "",
-        },
-        "dcs": {"0": {"pid": 10, "fault": None}},
-        "pids": [1, 10, 742, 743],
-        "hashes": {p: dvssides.digest(t) for p, t in dvssides.files_of(side, "runit").items()},
-        "kind": "runit",
-        "services": {name: {"up": True, "pid": 9} for name in side["services"]},
-    }
+    rows = {n: peers.get(f"node{n}", ("E", 7, 5)) for n in NUMBERS if n != number}
+    return view_of(lab_of(), number, "runit", rows)
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
-    """A node that runs as declared, for ten minutes."""
-    lab = lab_of()
-    node = lab.node(f"node{number}")
-    out: dict[str, Any] = {"kernel": None, "record": None, "running": False, "uptime": None}
-    launch = node_plan.wanted_launch(lab, node, out)
-    record = {
-        "argv": launch.argv,
-        "kernel_sha256": None,
-        "namespace": node.network.namespace,
-        "dc": None,
-    }
-    out |= {"record": record, "running": True, "answers": True, "uptime": 600.0, "pid": 9}
-    return {**out, **changes}
+    return {**row_of(lab_of(), f"node{number}"), **changes}
 
 
 DEAD = {"running": False, "answers": None, "uptime": None}
