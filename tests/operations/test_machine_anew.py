@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +136,26 @@ def test_the_machine_s_own_new_script_is_written_before_the_boot() -> None:
         assert commands_of(dvsup.up, 0, data=data, responses=answers) == []
 
 
+def test_a_proxy_that_never_stood_is_only_started() -> None:
+    changed = view(0, flag="2", flags=0, count=0)
+    changed["hashes"][PATH] = "0" * 64
+    changed["services"]["dvs-proxy-node1"]["up"] = False
+    assert rebooted(row(), [changed, view(1, flag="2", flags=1, count=0)]) == ([], [])
+    # One that died keeps its slot in the DVK.
+    died = copy.deepcopy(changed)
+    died["files"]["proxies/info"] = view(0)["files"]["proxies/info"]
+    assert len(rebooted(row(), [died, view(1)])[0]) == 4
+
+
+def test_proxies_that_this_run_has_started_get_their_time() -> None:
+    def starts(state: State) -> None:
+        state.umlaan_dvs_begun = {"node0"}  # type: ignore[attr-defined]
+
+    views = [view(0, flag="2", flags=1, count=0), view(1, flag="2", flags=1, count=0)]
+    assert rebooted(row(), views, before=starts) == ([], [])
+    assert len(rebooted(row(), views)[0]) == 3
+
+
 def test_only_where_it_is_a_proxy_s_way_and_may_be() -> None:
     for changes in (
         {"reboot": "never"},
@@ -172,7 +193,10 @@ def test_a_machine_beside_another_one_is_left_to_the_user() -> None:
     assert said == f"node0: dvs-proxy-node1 can only be ended with the machine {WHY}"
 
 
-def test_what_the_reboot_cannot_do_is_said_by_the_stage_before() -> None:
+def test_what_the_reboot_cannot_do_is_said_by_the_stage_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pending, "current", lambda: SimpleNamespace(waiting=set()))
     changed = view(0)
     changed["hashes"][PATH] = "0" * 64
 

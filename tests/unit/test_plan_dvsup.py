@@ -7,4 +7,6 @@ from umlaan.plan.dvsup import Change
 
 def test_only_proxies_are_stuck_a_join_can_start_anew() -> None:
     assert Change(restart=["dvs-join"]).stuck() == []
-    assert Change(restart=["dvs-join", "dvs-proxy-node2"]).stuck() == ["dvs-proxy-node2"]
+    both = ["dvs-join", "dvs-proxy-node2"]
+    assert Change(restart=both).stuck() == ["dvs-proxy-node2"]
+    assert Change(restart=both, idle={"dvs-proxy-node2"}).stuck() == []

@@ -142,6 +142,14 @@ def forget_nodes(state: State) -> None:
             forget()
 
 
+def forget_looks(state: State) -> None:
+    """A lab host was rebooted: nothing that this run has looked at holds any more."""
+    forget_nodes(state)
+    views = getattr(state, "umlaan_dvs_views", None)
+    if views is not None:
+        views.clear()
+
+
 def on_lab_host(*bits: Any) -> LabCommand:
     """A short command on the lab host that carries the current host. Quote with QuoteString."""
     return LabCommand(*bits)

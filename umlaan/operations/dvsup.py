@@ -79,6 +79,11 @@ def seen() -> Seen:
     return kept(context_state, "dvs_views", Seen)
 
 
+def begun() -> set[str]:
+    """Machines whose DVS this run has brought up or mended: their proxies are young."""
+    return kept(context_state, "dvs_begun", set)
+
+
 def agent_order(verb: str, order: dict[str, Any]) -> LabCommand:
     """A verb of the agent's ``dvsup`` on the lab host that carries the current host."""
     words = QuoteString(json.dumps(order, sort_keys=True))
@@ -125,6 +130,8 @@ def up(number: int) -> Commands:
     if whole_anew(side, change):
         yield from _with_its_node(side, change)
         return
+    if host:
+        begun().add(side["name"])
     yield agent_order("up", change.order(side))
     if "info" not in view["files"] and change.files:
         yield from _as_written(side)

@@ -32,7 +32,7 @@ from umlaan.operations.common import (
     chosen,
     executing,
     fail,
-    forget_nodes,
+    forget_looks,
     lab,
     why,
 )
@@ -150,7 +150,6 @@ def _again(state: State, host: Host, deadline: int) -> None:
     if not status:
         raise OSError(f"{host.name}: cannot be asked for its boot: {output.output[-300:]}")
     _reboot(state, host, output.stdout.strip(), deadline)
-    forget_nodes(state)
 
 
 def _reboot(state: State, host: Host, before: str, deadline: int, hint: str = "") -> None:
@@ -176,6 +175,7 @@ def _reboot(state: State, host: Host, before: str, deadline: int, hint: str = ""
     logger.info(f"{host.print_prefix}reboot: back after {time.monotonic() - started:.0f} s")
     # A /var/tmp in memory has lost the agent.
     host.connector_data.pop("umlaan_agent", None)
+    forget_looks(state)
     run = getattr(state, "umlaan_run", None)
     if run is not None:
         run.lock_again(host.name)

@@ -123,8 +123,7 @@ def _look(machine: Side | None = None) -> Anew:
     views = {name: view for name, view in dvsup.views_of(asked).items() if view["answers"]}
     if machine and views.get(machine["name"], {"kind": None})["kind"] != "systemd":
         return Anew()
-    # A machine's proxies had their time since its boot: the node's own uptime decides.
-    uptimes = {name: rows[name]["uptime"] if name in rows else math.inf for name in views}
+    uptimes = {name: rows[name]["uptime"] if name in rows else _age(name) for name in views}
     lost = together.lost(sides, views, _starting(rows), uptimes) if together_all else []
     out = Anew(lost, up)
     for side in sides.values():
@@ -136,6 +135,11 @@ def _look(machine: Side | None = None) -> Anew:
         if change.files or change.gone:
             out.orders[side["name"]] = change.order(side)
     return out if machine or all(_acts(name) for name in up) else Anew()
+
+
+def _age(machine: str) -> float:
+    """Of a machine's proxies, in seconds: since its boot, long ago, if not since this very run."""
+    return 0.0 if machine in dvsup.begun() else math.inf
 
 
 def _acts(name: str) -> bool:

@@ -13,6 +13,7 @@ from umlaan.model.lab import Lab
 from umlaan.plan.dvssides import Side, asked, digest, files_of, light, unbind_command
 
 View = dict[str, Any]
+PROXY = "dvs-proxy-"
 
 
 @dataclass
@@ -26,10 +27,13 @@ class Change:
     unbind: list[list[Any]] = field(default_factory=list)
     reinit: bool = False
     kind: str = "own"
+    # Services that neither run nor have left a slot in the DVS: there is nothing to be ended.
+    idle: set[str] = field(default_factory=set)
 
     def stuck(self) -> list[str]:
         """The proxies that are to be ended: where they cannot be, their whole node is."""
-        return [n for n in (*self.gone, *self.restart) if n.startswith("dvs-proxy-")]
+        ended = [n for n in (*self.gone, *self.restart) if n not in self.idle]
+        return [n for n in ended if n.startswith(PROXY)]
 
     def order(self, side: Side) -> dict[str, Any]:
         """What the agent's ``dvsup up`` is told."""
@@ -66,7 +70,16 @@ def change(lab: Lab, side: Side, view: View) -> Change:
     if not out.reinit:
         _proxies(side, view, fresh, out)
         _stale(lab, side, view, out)
+    out.idle = {n for n in (*out.gone, *out.restart) if not _stands(view, n)}
     return out
+
+
+def _stands(view: View, service: str) -> bool:
+    """Whether a service runs, or its proxy has a slot in the DVS: one that died keeps its own."""
+    rows = dvstables.proxies(view["files"].get("proxies/info", "")).values()
+    slots = {f"{PROXY}{row['name']}" for row in rows if row["flags"]}
+    found = view["services"].get(service)
+    return service in slots or found is None or bool(found["up"])
 
 
 def _service_of(side: Side, path: str) -> str | None:
