@@ -291,6 +291,25 @@ def test_the_next_boot_is_made_to_load_what_is_wanted(kept_loaded: Host) -> None
     assert host.machine.calls[before:] == []
 
 
+def test_no_machine_is_rebooted_twice_for_what_a_boot_did_not_change(kept_loaded: Host) -> None:
+    host = kept_loaded
+    host.data["unload"] = False
+    boot_id = host.folder / "proc/sys/kernel/random/boot_id"
+    boot_id.parent.mkdir(parents=True, exist_ok=True)
+    boot_id.write_text("one\n")
+    host.build("note2")
+    host.place()
+    assert module.main(["arm", encode(host.spec)]) == 0
+    assert placed.state(host.spec)["stuck"]
+    # As where the initramfs has another build of it.
+    boot_id.write_text("two\n")
+    assert not placed.state(host.spec)["stuck"]
+    # What is said then, run after run.
+    for _ in range(2):
+        assert module.main(["load", encode(host.spec)]) == 1
+        assert not placed.state(host.spec)["stuck"]
+
+
 def test_one_in_use_is_not_taken_from_its_users(
     kept_loaded: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:

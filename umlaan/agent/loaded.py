@@ -188,15 +188,29 @@ def unload(spec: dict[str, Any], reason: str, otherwise: str = "reboot") -> None
     machine.run(["rmmod", _name(spec)])
 
 
+def _armed(spec: dict[str, Any]) -> str:
+    """The record of what a boot was made for: none is made twice for the same."""
+    return f"{spec['dir']}.armed.json"
+
+
 def stuck(spec: dict[str, Any], file: str) -> bool:
-    """Whether it is loaded otherwise than wanted and only a reboot takes it out of the kernel."""
-    if not os.path.isdir(_sys(spec)) or not differences(spec, file):
+    """Whether it is loaded otherwise than wanted and only a reboot takes it out of the kernel.
+
+    Not where one was made for this very difference and did not help: then ``load`` says so.
+    """
+    if not os.path.isdir(_sys(spec)) or not (rows := differences(spec, file)):
+        return False
+    armed = read_json(_armed(spec)) or {}
+    if armed.get("rows") == rows and armed["boot"] != machine.running(spec)["boot_id"]:
         return False
     return not spec["unload"] or machine.read(f"{_sys(spec)}/refcnt").strip() not in ("", "0")
 
 
-def arm(spec: dict[str, Any]) -> None:
+def arm(spec: dict[str, Any], file: str) -> None:
     """Have the next boot load what is wanted; what is loaded now stays."""
+    rows = differences(spec, file)
+    if (read_json(_armed(spec)) or {}).get("rows") != rows:
+        write_json(_armed(spec), {"boot": machine.running(spec)["boot_id"], "rows": rows})
     # Before the file is another than the one that this boot has read. What the module has in place
     # of a wanted value counts as given: after the next boot its file says what was, as of a run.
     if given := _values(spec) | _given(spec):
@@ -211,7 +225,7 @@ def load(spec: dict[str, Any], file: str) -> None:
         _note_given(spec, given)
     if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
         # Where it stays, the next boot has to load what is wanted, not what was.
-        arm(spec)
+        arm(spec, file)
         unload(spec, "; ".join(rows))
     if not os.path.isdir(_sys(spec)):
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
@@ -237,6 +251,8 @@ def load(spec: dict[str, Any], file: str) -> None:
             raise BuildError(f"{target} is there and is not character device {number}")
         machine.run(["mknod", "-m", "600", target, "c", *number.split(":")])
     _write(spec)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_armed(spec))
     say(f"module {spec['name']} is loaded")
 
 

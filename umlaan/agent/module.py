@@ -127,6 +127,11 @@ def build(spec: dict[str, Any], jobs: int) -> None:
     os.rename(beside, spec["dir"])
 
 
+def _first_place(spec: dict[str, Any]) -> str:
+    """The file that is loaded."""
+    return placed.paths_of(spec, machine.running(spec)["release"])[0]
+
+
 def main(argv: list[str]) -> int:
     """The ``module`` verb."""
     verb, word = argv
@@ -146,12 +151,13 @@ def main(argv: list[str]) -> int:
         elif verb == "place":
             placed.place(decode(word))
         elif verb == "arm":
-            loaded.arm(decode(word))
+            spec = decode(word)
+            loaded.arm(spec, _first_place(spec))
         elif verb == "load":
             spec = decode(word)
             if spec["load"]:
                 placed.note_loaded(spec)
-                loaded.load(spec, placed.paths_of(spec, machine.running(spec)["release"])[0])
+                loaded.load(spec, _first_place(spec))
             else:
                 loaded.forget(spec)
         else:

@@ -294,8 +294,9 @@ def away(spec: dict[str, Any]) -> None:
         for release in sorted({row.get("release", record["release"]) for row in indexed}):
             depmod(spec, release)
         os.unlink(_record(folder))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{folder}.loaded.json")
+        for name in (f"{folder}.loaded.json", f"{folder}.armed.json"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
         shutil.rmtree(f"{folder}.before", ignore_errors=True)
     for path in _files(spec):
         os.unlink(path)
