@@ -97,6 +97,12 @@ def inside_its_dc(lab: Lab) -> bool:
     return uml == dc != machine
 
 
+def end(lab: Lab) -> str:
+    """The last that the boot before this one, and its kernel, said."""
+    journal = lab.machine.out("journalctl -b -1 -q --no-pager -o short-precise -n 80 || true")
+    return f"{journal}\n{lab.machine.tail(60)}"
+
+
 def journal(lab: Lab) -> str:
     """What the lab's units said in this boot."""
     return lab.machine.out(f"journalctl -b {' '.join(f'-u {name}' for name in UNITS)}")

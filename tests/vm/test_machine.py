@@ -123,7 +123,7 @@ def test_after_a_reboot_all_is_up_by_itself_and_a_run_changes_nothing(lab: Lab) 
     assert inside(lab, "cat /root/before") == "kept"
     log = lab.machine.out(f"cat {STATE}/nodes/node1/console.log")
     clean = re.search(r"exit code 0\]\s+\[umlaan: \S+ \S+ stopped by cad in", log)
-    assert clean, f"it was not stopped cleanly before the machine went down:\n{log}"
+    assert clean, f"not stopped cleanly before the machine went down:\n{log}\n{pair.end(lab)}"
     assert pair.inside_its_dc(lab)
     deadline = time.monotonic() + 1800
     while faults := pair.unjoined(lab):
