@@ -49,6 +49,11 @@ class ConsoleLog:
         except OSError:
             self.lost += len(data)
 
+    def keep(self) -> None:
+        """To the disk: the machine may be going down, and how its guests ended is read after."""
+        with contextlib.suppress(OSError):
+            os.fsync(self.descriptor)
+
     def turn(self) -> None:
         """Begin a new file; the one before stays as .1. OSError leaves the old one open."""
         os.rename(self.path, f"{self.path}.1")
@@ -245,6 +250,7 @@ def _end(
     console.drain()
     text = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     console.log.write(f"\r\n[umlaan: {time.strftime('%F %T')} {text}]\r\n".encode())
+    console.log.keep()
     record["exit"] = {"code": code, "at": time.time()}
     with contextlib.suppress(OSError):
         write_json(f"{order['dir']}/launch.json", record)

@@ -147,6 +147,8 @@ def _log(path: str, text: str) -> None:
     """Into the console's log: what a shutdown of the lab host did is read nowhere else."""
     with contextlib.suppress(OSError), open(path, "ab") as file:
         file.write(f"[umlaan: {time.strftime('%F %T')} {text}]\r\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
