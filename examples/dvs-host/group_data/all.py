@@ -11,7 +11,8 @@ _same = runpy.run_path(str(Path(__file__).resolve().parents[2] / "dvs/group_data
 
 lab = "uml-as-a-node"
 host_dvk = True
-# The kernel is tried once and kept only if it proves itself; "when_needed" also reboots.
+# The kernel is tried once and kept only if it proves itself. "when_needed" also reboots, for it and
+# where only a reboot ends a proxy or takes out a module: a UML was killed, dvk.ko is another.
 reboot = "never"
 
 network = {
