@@ -120,20 +120,18 @@ def test_proxies_that_hang_get_their_time_and_not_more() -> None:
 
 
 def test_the_machine_s_own_new_script_is_written_before_the_boot() -> None:
-    path = f"{dvssides.sides(lab_of())[0]['folder']}/dvs-proxy-node1/run"
     changed = view(0)
-    changed["hashes"][path] = "0" * 64
+    changed["hashes"][PATH] = "0" * 64
     for kind in ("lab", "node"):
         programs = {**PROGRAMS, "proxy_restart": kind}
         data = {**DATA, "dvs": {**SAMPLE, "programs": programs}}
         (write, stop, _, _), reasons = rebooted(row(), [changed, view(1)], data=data)
-        assert list(order_of(write, "write")["files"]) == [path] and "node-stop" in stop
+        assert list(order_of(write, "write")["files"]) == [PATH] and "node-stop" in stop
         assert reasons == [
-            f"node0: reboot it, its proxies end with it: node0 {path}: write, it differs"
+            f"node0: reboot it, its proxies end with it: node0 {PATH}: write, it differs"
         ]
         # The stage before leaves it to this one.
-        answers = {"dvsup look": json.dumps({"node0": changed})}
-        assert commands_of(dvsup.up, 0, data=data, responses=answers) == []
+        assert up(changed, data=data)[0] == []
 
 
 def test_a_proxy_that_never_stood_is_only_started() -> None:

@@ -31,9 +31,15 @@ def _sys(spec: dict[str, Any]) -> str:
     return machine.at(spec, f"/sys/module/{_name(spec)}")
 
 
-def there(spec: dict[str, Any]) -> bool:
+def is_loaded(spec: dict[str, Any]) -> bool:
     """Whether it is loaded, however."""
     return os.path.isdir(_sys(spec))
+
+
+def _users(spec: dict[str, Any]) -> str:
+    """How many use it; empty where nobody does."""
+    count = machine.read(f"{_sys(spec)}/refcnt").strip()
+    return "" if count == "0" else count
 
 
 def _name(spec: dict[str, Any]) -> str:
@@ -139,7 +145,7 @@ def _given(spec: dict[str, Any]) -> dict[str, str]:
 
 def problems(spec: dict[str, Any], file: str) -> list[str]:
     """What is to be done so that the module is loaded as wanted, now and after a boot."""
-    if not os.path.isdir(_sys(spec)):
+    if not is_loaded(spec):
         rows = ["load it, it is not loaded"]
     else:
         rows = [f"load it again, {text}" for text in differences(spec, file)]
@@ -170,7 +176,7 @@ def device(path: str) -> str | None:
 
 def unload(spec: dict[str, Any], reason: str, otherwise: str = "reboot") -> None:
     """Unload it if it is loaded. Stays where something uses it, or its data says that it cannot."""
-    if not os.path.isdir(_sys(spec)):
+    if not is_loaded(spec):
         return
     why = f" ({reason})" if reason else ""
     if not spec["unload"]:
@@ -179,8 +185,7 @@ def unload(spec: dict[str, Any], reason: str, otherwise: str = "reboot") -> None
             "(host_modules.unload is False)",
             ": reboot, then run again",
         )
-    users = machine.read(f"{_sys(spec)}/refcnt").strip()
-    if users not in ("", "0"):
+    if users := _users(spec):
         raise Stays(
             f"module {spec['name']}{why}: it is loaded and in use by {users}",
             f"; end what uses it (an initialised DVS counts), or {otherwise}, then run again",
@@ -198,12 +203,12 @@ def stuck(spec: dict[str, Any], file: str) -> bool:
 
     Not where one was made for this very difference and did not help: then ``load`` says so.
     """
-    if not os.path.isdir(_sys(spec)) or not (rows := differences(spec, file)):
+    if not is_loaded(spec) or not (rows := differences(spec, file)):
         return False
     armed = read_json(_armed(spec)) or {}
     if armed.get("rows") == rows and armed["boot"] != machine.running(spec)["boot_id"]:
         return False
-    return not spec["unload"] or machine.read(f"{_sys(spec)}/refcnt").strip() not in ("", "0")
+    return not spec["unload"] or bool(_users(spec))
 
 
 def arm(spec: dict[str, Any], file: str) -> None:
@@ -223,15 +228,15 @@ def load(spec: dict[str, Any], file: str) -> None:
     if given := _given(spec):
         # Before the file is another than the one that this boot has read.
         _note_given(spec, given)
-    if os.path.isdir(_sys(spec)) and (rows := differences(spec, file)):
+    if is_loaded(spec) and (rows := differences(spec, file)):
         # Where it stays, the next boot has to load what is wanted, not what was.
         arm(spec, file)
         unload(spec, "; ".join(rows))
-    if not os.path.isdir(_sys(spec)):
+    if not is_loaded(spec):
         # modprobe also brings what it depends on; elsewhere than in its folder only insmod does.
         by = ["modprobe", _name(spec)] if "/lib/modules/" in file else ["insmod", file]
         machine.run([*by, *parameters(spec)])
-        if not os.path.isdir(_sys(spec)):
+        if not is_loaded(spec):
             raise BuildError(
                 f"module {spec['name']}: {by[0]} loaded nothing: is it built into the kernel?"
             )

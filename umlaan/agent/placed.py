@@ -103,7 +103,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
         "problems": rows,
         "load": load,
         "stuck": stuck,
-        "loaded": loaded.there(spec),
+        "loaded": loaded.is_loaded(spec),
         "running": now,
     }
 

@@ -22,8 +22,8 @@ from umlaan.facts.hostkernel import HostModuleBuild, HostModulesLeft, HostModule
 from umlaan.model.hostkernel import Builder, HostModule
 from umlaan.model.kernel import Kernel
 from umlaan.operations import builder as builders
-from umlaan.operations import dvsup, reboot
 from umlaan.operations import kernel as kernels
+from umlaan.operations import reboot
 from umlaan.operations.common import (
     agent_command,
     agent_fact,
@@ -157,7 +157,6 @@ def _placed(
             why(_REBOOT.format(name=module.name))
             yield agent_command("module", "arm", word)
             yield from reboot.again()
-            dvsup.seen().clear()
         yield agent_command("module", "load", word, live=True)
 
 

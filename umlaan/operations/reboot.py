@@ -86,6 +86,7 @@ def into(kernel: Kernel, wish: HostBoot, reboot: str) -> Generator[PyinfraComman
             yield from stop_commands(node)
         back = "its next boot is the old kernel: "
         yield FunctionCommand(_reboot, (found["running"]["boot_id"], wish.timeout, back), {})
+        forget_looks(context_state)
     yield FunctionCommand(_settle, (word, kernel, wish), {})
 
 
@@ -143,6 +144,7 @@ def again() -> Generator[PyinfraCommand, None, None]:
         yield from stop_commands(node, forget=True)
     deadline = lab().settings(carrier().name).host_boot.timeout
     yield FunctionCommand(_again, (deadline,), {})
+    forget_looks(context_state)
 
 
 def _again(state: State, host: Host, deadline: int) -> None:
@@ -175,7 +177,6 @@ def _reboot(state: State, host: Host, before: str, deadline: int, hint: str = ""
     logger.info(f"{host.print_prefix}reboot: back after {time.monotonic() - started:.0f} s")
     # A /var/tmp in memory has lost the agent.
     host.connector_data.pop("umlaan_agent", None)
-    forget_looks(state)
     run = getattr(state, "umlaan_run", None)
     if run is not None:
         run.lock_again(host.name)
