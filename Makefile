@@ -5,6 +5,10 @@ PY := $(VENV)/bin/python
 RUN := $(VENV)/bin/pyinfra -y inventory.py
 ARGS ?=
 
+LEVELS = $(VENV)/.levels
+LEVEL = ./bin/level $(LEVELS)
+ASIDE = $(PY) -m tests.side_by_side
+
 .PHONY: deploy dry verify destroy test unit e2e lint venv test-tools test-vm bench-converge clean
 
 deploy: $(VENV)/.ready
@@ -19,8 +23,12 @@ verify: $(VENV)/.ready
 destroy: $(VENV)/.ready
 	@$(RUN) tasks/destroy.py $(ARGS)
 
-test: lint unit e2e
-	@echo "umlaan: lint, unit and end-to-end tests passed"
+# The levels go one after the other, each begins only where the one before it passed.
+test: $(VENV)/.test-ready
+	@rm -f $(LEVELS)
+	@for name in lint unit e2e; do $(LEVEL) $$name $(MAKE) -s --no-print-directory $$name || break; done
+	@$(LEVEL)
+	@echo "umlaan: all tests passed"
 
 lint: $(VENV)/.test-ready
 	@$(VENV)/bin/ruff check .
@@ -28,10 +36,10 @@ lint: $(VENV)/.test-ready
 	@$(VENV)/bin/mypy --strict umlaan
 
 unit: $(VENV)/.test-ready
-	@$(PY) -m pytest -q tests/unit tests/operations
+	@$(ASIDE) --groups 10 --at-once 10 tests/unit tests/operations
 
 e2e: $(VENV)/.test-ready
-	@$(PY) -m pytest -q --durations=15 tests/e2e
+	@$(ASIDE) --at-once 3 tests/e2e
 
 venv: $(VENV)/.ready
 
