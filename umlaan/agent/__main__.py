@@ -45,6 +45,7 @@ VERBS = {
 }
 
 
+UMASK = 0o022
 # Debian's su and some ssh servers leave these out even for root; e2fsck and losetup are in them.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
@@ -67,6 +68,8 @@ def main(argv: list[str]) -> int:
     # It was for this program: a user's own build may import what stands beside its script.
     os.environ.pop("PYTHONSAFEPATH", None)
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", ""))
+    # What root makes here is never writable for others, and readable where it is to be.
+    os.umask(UMASK)
     module = importlib.import_module(f"umlaan.agent.{VERBS[argv[0]]}")
     return int(module.main(argv[1:]))
 

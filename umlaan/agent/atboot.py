@@ -22,7 +22,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import itself, node, proc
-from umlaan.agent.files import fault_of, locked, read_json, write_atomic, write_json
+from umlaan.agent.files import (
+    fault_of,
+    locked,
+    make_folder,
+    read_json,
+    run_folder,
+    write_atomic,
+    write_json,
+)
 
 SYSTEMD = "/run/systemd/system"
 WANTS = "/etc/systemd/system/multi-user.target.wants"
@@ -99,7 +107,6 @@ def agent_words(verb: str, order: dict[str, Any]) -> list[str]:
 
 def up(lab: str, state_dir: str) -> None:
     """Start every node that is due, in order; each says for itself what kept it down."""
-    os.makedirs("/run/umlaan", exist_ok=True)
     try:
         with locked(lock_path(lab), f"at boot: {unit(lab)}"):
             orders = [order for order in noted(state_dir) if due(order)]
@@ -109,6 +116,7 @@ def up(lab: str, state_dir: str) -> None:
     except TimeoutError as error:
         # A run starts what is to be up by itself; systemctl enable --now comes from within one.
         print(f"nothing started: {error}", flush=True)
+    run_folder()
     write_atomic(done_path(lab), f"{unit(lab)}\n".encode())
 
 
@@ -150,7 +158,7 @@ def key() -> str:
 def place(path: str) -> None:
     """Put the agent, as one zip, at a path; the ones before go."""
     folder, own = os.path.dirname(path), top()
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder, 0o700)
     if os.path.isfile(own):
         with open(own, "rb") as file:
             write_atomic(path, file.read())

@@ -14,12 +14,13 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import apt
 from umlaan.agent.chamber import say
-from umlaan.agent.files import locked, mounts_below, read_json, write_json
+from umlaan.agent.files import locked, make_folder, mounts_below, read_json, write_json
 
 # Raised where the recipe below changes what it makes.
 RECIPE = 2
@@ -133,14 +134,11 @@ def scratch(work: str) -> Iterator[str]:
 
     In memory where there is plenty: dpkg syncs each file, which takes a quarter of the time.
     """
-    # Another cache may be making the same image at this moment.
-    own = hashlib.sha256(os.fsencode(os.path.realpath(work))).hexdigest()[:12]
-    memory = f"{MEMORY}/umlaan-base-{own}-{os.path.basename(work)}"
     for left in glob.glob(f"{MEMORY}/umlaan-base-*"):
         with contextlib.suppress(OSError), _held(left):
             _remove(left)
-    place = memory if _roomy() else f"{work}/root"
-    os.makedirs(place)
+    # Nobody can have made a folder of a random name before, nor enter it.
+    place = tempfile.mkdtemp(prefix="umlaan-base-", dir=MEMORY if _roomy() else work)
     try:
         with _held(place):
             yield f"{place}/root"
@@ -150,9 +148,12 @@ def scratch(work: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _held(path: str) -> Iterator[None]:
-    """Hold a folder's own lock, as long as its maker lives. OSError where another does."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Hold a folder of ours as long as its maker lives. OSError where another does, or owns it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
     try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError(f"{path} is another user's")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
@@ -182,7 +183,8 @@ def make(cache: str, made: dict[str, Any]) -> None:
         work = f"{home}.work"
         _remove(work)
         _remove(home)
-        os.makedirs(work)
+        # What it holds until it is whole are other suites' setuid programs, too.
+        make_folder(work, 0o700)
         with scratch(work) as root:
             say(f"mmdebstrap {made['suite']}/{made['arch']} from {archive}")
             call(mmdebstrap(made, root, sources(made, apt.own_suite(), archive)))

@@ -17,7 +17,7 @@ from typing import Any
 
 from umlaan.agent import apt
 from umlaan.agent.chamber import BuildError, Chamber, say
-from umlaan.agent.files import locked, mounts_below, read_json, write_json
+from umlaan.agent.files import locked, make_folder, mounts_below, read_json, write_json
 from umlaan.agent.spec import load
 
 
@@ -33,7 +33,8 @@ def make(spec: dict[str, Any]) -> None:
     apt.check_suite(archive, spec["suite"])
     beside = f"{folder}.new"
     _remove(beside)
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    # An old suite's setuid programs are no other user's to run.
+    make_folder(os.path.dirname(folder), 0o700)
     say(f"mmdebstrap {spec['suite']}/{spec['arch']} from {archive}")
     command = ["mmdebstrap", "--variant=minbase", f"--architectures={spec['arch']}"]
     # A root made as root may keep what belongs to other users; an i386 one runs on amd64 as it is.

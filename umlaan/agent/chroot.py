@@ -19,6 +19,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import node, proc, rootlock, sweep
+from umlaan.agent.files import make_folder, run_folder
 
 REFUSED = 199
 MARK = "umlaan root-run: "
@@ -130,7 +131,8 @@ def inside(root: str, command: list[str], read_only: bool) -> int:
     """PID 1 of the namespaces: mount, run, end all that is left, unmount; the command's code."""
     try:
         mount("--make-rprivate", "/")
-        os.makedirs(MOUNT_POINT, mode=0o700, exist_ok=True)
+        run_folder()
+        make_folder(MOUNT_POINT, 0o700)
         mount_root(root, read_only)
         furnish(MOUNT_POINT, " ".join(command))
     except (MountFault, OSError) as error:

@@ -7,10 +7,13 @@ import fcntl
 import json
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+
+from umlaan.agent import trust
 
 
 def write_atomic(path: str, data: bytes, mode: int | None = None) -> None:
@@ -59,6 +62,43 @@ def fault_of(error: OSError, what: str) -> str:
     return f"{error.filename or what}: {error.strerror or error}"
 
 
+RUN = "/run/umlaan"
+
+
+def make_folder(path: str, mode: int = 0o711) -> None:
+    """A folder of exactly this mode; those above it that are missing can only be passed through."""
+    above = os.path.dirname(path)
+    if above and not os.path.isdir(above):
+        make_folder(above)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    if stat.S_IMODE(os.stat(path).st_mode) != mode:
+        os.chmod(path, mode)
+
+
+def run_folder() -> str:
+    """What lasts for this boot: locks above all, in a folder that nobody but root can enter."""
+    make_folder(RUN, 0o700)
+    return RUN
+
+
+def open_lock(path: str) -> int:
+    """Open a lock file that nobody else can open, and so nobody else can hold."""
+    folder = os.path.dirname(path) or "."
+    if folder == RUN or folder.startswith(f"{RUN}/"):
+        run_folder()
+    if not os.path.isdir(folder):
+        make_folder(folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    # One that an earlier version left may be readable: that is enough to hold it.
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def name_holder(descriptor: int, holder: str) -> None:
     """Write into a lock that is held who has it; on a full disk it holds without a name."""
     with contextlib.suppress(OSError):
@@ -67,15 +107,40 @@ def name_holder(descriptor: int, holder: str) -> None:
 
 
 def holder_of(descriptor: int) -> str:
-    """Who wrote its name into a lock that is held; "another process" where nobody did."""
-    return os.pread(descriptor, 400, 0).decode(errors="replace").strip() or "another process"
+    """Who has a lock that is held: who wrote its name into it, if the kernel says the same."""
+    said = os.pread(descriptor, 400, 0).decode(errors="replace").strip()
+    pid = _locker(descriptor)
+    if pid and not said.endswith(f"(pid {pid})"):
+        return _told(pid)
+    return said or "another process"
+
+
+def _locker(descriptor: int) -> int | None:
+    """The pid that the kernel has for an flock; None where it tells none (some file systems)."""
+    info = os.fstat(descriptor)
+    wanted = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as file:
+        for line in file:
+            words = line.split()
+            if words[1:2] == ["FLOCK"] and words[5] == wanted:
+                return int(words[4])
+    return None
+
+
+def _told(pid: int) -> str:
+    """A process that did not say its name, in words."""
+    with contextlib.suppress(OSError):
+        uid = os.stat(f"/proc/{pid}").st_uid
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read(200).replace(b"\0", b" ").decode(errors="backslashreplace").strip()
+        return f"{trust.name_of(uid)}: {ascii(command)[1:-1] or 'a process'} (pid {pid})"
+    return f"a process that has ended (pid {pid})"
 
 
 @contextlib.contextmanager
 def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
     """Hold an flock that names its holder. TimeoutError, naming who has it, after wait seconds."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = open_lock(path)
     deadline = time.monotonic() + wait
     said = False
     try:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from umlaan.agent.files import write_atomic
+from umlaan.agent.files import make_folder, write_atomic
 
 
 def _paths(spec: dict[str, Any]) -> dict[str, str]:
@@ -57,7 +57,7 @@ def missing(spec: dict[str, Any]) -> list[str]:
 
 def make(spec: dict[str, Any]) -> None:
     """Make what is missing; a private key that lost its public half gets it back."""
-    os.makedirs(spec["dir"], mode=0o700, exist_ok=True)
+    make_folder(spec["dir"], 0o700)
     lacking = missing(spec)
     for name, path in _paths(spec).items():
         if name not in lacking:

@@ -13,10 +13,12 @@ import socket
 import struct
 import sys
 
+from umlaan.agent.files import RUN, run_folder
+
 _MAGIC = 0xCAFEBABE
 _VERSION = 2
 _DATA = 512
-SPARE = "/run/umlaan"
+SPARE = RUN
 
 
 class Silent(Exception):
@@ -61,7 +63,7 @@ def _bind(link: socket.socket, folder: str) -> str:
         except OSError as error:
             if place == SPARE or error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
                 raise
-            os.makedirs(SPARE, exist_ok=True)
+            run_folder()
         else:
             break
     return own

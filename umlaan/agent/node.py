@@ -13,7 +13,7 @@ import re
 import sys
 from typing import Any
 
-from umlaan.agent import proc, reach, rootlock
+from umlaan.agent import proc, reach, rootlock, trust
 from umlaan.agent.files import read_json
 from umlaan.agent.index import hash_file
 
@@ -55,20 +55,27 @@ def members(node: Row) -> list[proc.Process]:
 
     When a UML is killed, guest processes that it traced run on as processes of the lab host's: they
     may take another name or session and close what they inherited. So three signs count: the
-    command line, the root's lock, and the recorded session together with the root itself.
+    command line, the root's lock, and the recorded session together with the root itself; each only
+    of a process of the node's users, because what is found is killed.
     """
-    found = {m.pid: m for m in proc.carrying(set(_words_of(node)))}
+    whose = users(node)
+    found = {m.pid: m for m in proc.carrying(set(_words_of(node)), whose)}
     # Another lab's node on the same partition is none of ours: the lock says whose it is.
     if (rootlock.holder(node["root"]) or "").startswith(lock_name(node)):
-        for one in proc.holding(rootlock.lock_path(node["root"])):
+        for one in proc.holding(rootlock.lock_path(node["root"]), whose):
             if not any("umlaan.agent" in word for word in proc.cmdline(one.pid)):
                 found[one.pid] = one
     record = read_json(record_path(node["dir"])) or {}
     if record.get("boot_id") == proc.boot_id():
         sessions = {int(record[key]) for key in ("group", "pid") if record.get(key)}
-        for one in proc.holding(node["root"], sessions):
+        for one in proc.holding(node["root"], whose, sessions):
             found[one.pid] = one
     return list(found.values())
+
+
+def users(node: Row) -> set[int]:
+    """Whose processes a node's UML may consist of: root's."""
+    return {0}
 
 
 def lock_name(node: Row) -> str:
@@ -110,10 +117,11 @@ def dc_state(path: str | None) -> Row | None:
     if not path:
         return None
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            pid = parse_dc(file.read())
+        pid = parse_dc(trust.read(path).decode(errors="replace"))
     except FileNotFoundError:
         return {"pid": None, "start": None, "fault": "missing"}
+    except PermissionError as error:
+        return {"pid": None, "start": None, "fault": f"not believed: {error.strerror}"}
     except OSError as error:
         return {"pid": None, "start": None, "fault": f"unreadable: {error.strerror}"}
     if pid is None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from typing import Any
 
+from umlaan.agent import trust
 from umlaan.agent.remove import OURS
 
 COMMANDS = ("apt-get", "ip", "unshare", "nsenter", "losetup", "mke2fs", "mmdebstrap", "ccache")
@@ -141,6 +142,12 @@ def taken(state: str) -> list[str]:
     return [] if any(found) else there
 
 
+def not_own(spec: dict[str, Any]) -> dict[str, str]:
+    """{key: fault} of the folders from which root runs and believes what lies there."""
+    faults = {key: trust.fault_of(spec[key], shared=False) for key in ("state_dir", "cache_dir")}
+    return {key: fault for key, fault in faults.items() if fault}
+
+
 def probe(spec: dict[str, Any]) -> dict[str, Any]:
     """All of it. Reads only; the namespaces that it tries end with their process."""
     state, cache = spec["state_dir"], spec["cache_dir"]
@@ -175,6 +182,7 @@ def probe(spec: dict[str, Any]) -> dict[str, Any]:
             if os.path.exists(f"{state}/nodes/{name}/root.ext4")
         ],
         "taken": taken(state),
+        "not_own": not_own(spec),
         "missing_paths": [path for path in spec["paths"] if not os.path.exists(path)],
     }
 

@@ -85,23 +85,35 @@ def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def carrying(words: set[str]) -> list[Process]:
-    """Living processes whose command line holds all these words: one UML's own, helpers included.
+def user_of(pid: int) -> int | None:
+    """The user who started a process, also of a setuid program; None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Uid:"):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
 
-    UML's helper threads that sit in sessions of their own (one a console) are found this way and
-    by no process group.
+
+def carrying(words: set[str], users: set[int]) -> list[Process]:
+    """Living processes of these users whose command line holds all these words.
+
+    Anybody can write any words. UML's helper threads that sit in sessions of their own (one a
+    console) are found this way and by no process group.
     """
     found = []
     for pid in pids():
-        if words <= set(cmdline(pid)):
+        if words <= set(cmdline(pid)) and user_of(pid) in users:
             one = process(pid)
             if one is not None and not one.dead:
                 found.append(one)
     return found
 
 
-def holding(path: str, sessions: set[int] | None = None) -> list[Process]:
-    """Living processes that have a file open, of all sessions or of these."""
+def holding(path: str, users: set[int], sessions: set[int] | None = None) -> list[Process]:
+    """Living processes of these users that have a file open, of all sessions or of these."""
     try:
         wanted = os.stat(path)
     except OSError:
@@ -111,7 +123,7 @@ def holding(path: str, sessions: set[int] | None = None) -> list[Process]:
         one = process(pid)
         if one is None or one.dead or (sessions is not None and one.session not in sessions):
             continue
-        if _has_open(pid, wanted):
+        if _has_open(pid, wanted) and user_of(pid) in users:
             found.append(one)
     return found
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from umlaan.agent import baseimage, extfs, rootlock
 from umlaan.agent.chamber import BuildError
-from umlaan.agent.files import read_json, write_json
+from umlaan.agent.files import make_folder, read_json, write_json
 
 _CORRECTED = 1
 _UNCORRECTED = 4
@@ -83,7 +83,7 @@ def make(spec: dict[str, Any], name: str) -> None:
     if not baseimage.is_ready(spec["cache"], made):
         raise SystemExit(f"{name}: its base image is not there; the base image's stage makes it")
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder, 0o700)
     source, beside = f"{base_path(spec, made)}/root.ext4", f"{path}.new"
     # What a killed copy left takes the very room that the next one needs.
     with contextlib.suppress(FileNotFoundError):
@@ -95,6 +95,8 @@ def make(spec: dict[str, Any], name: str) -> None:
             f"{name}: its root takes {need / 1e6:.0f} MB and {folder} has {free / 1e6:.0f} MB free"
         )
     baseimage.call(["cp", "--reflink=auto", "--sparse=always", source, beside])
+    # It will hold the guest's host key.
+    os.chmod(beside, 0o600)
     with open(beside, "rb") as file:
         os.fsync(file.fileno())
     write_json(f"{path}.json", {"key": baseimage.key_of(made), "made": made})

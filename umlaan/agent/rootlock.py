@@ -14,7 +14,7 @@ import stat
 import struct
 import time
 
-from umlaan.agent.files import holder_of, name_holder
+from umlaan.agent.files import holder_of, name_holder, open_lock
 
 LOCK_DIR = "/run/umlaan/lock"
 
@@ -38,8 +38,7 @@ def lock_path(root: str) -> str:
 
 def take(root: str, holder: str, wait: float = 0.0) -> int:
     """Lock a root and return the descriptor that holds it. RootBusy after wait seconds."""
-    os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)
-    descriptor = os.open(lock_path(root), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = open_lock(lock_path(root))
     deadline = time.monotonic() + wait
     while True:
         try:

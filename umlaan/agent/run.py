@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from umlaan.agent.files import locked
+from umlaan.agent.files import locked, make_folder
 
 EVERY_S = 3.0
 TAIL_LINES = 15
@@ -116,7 +116,7 @@ def run(step: str, command: list[str], log: str, progress: str, parent: int | No
     parent = os.getppid() if parent is None else parent
     if os.getppid() != parent:
         return 143
-    os.makedirs(os.path.dirname(log), exist_ok=True)
+    make_folder(os.path.dirname(log), 0o700)
     start = os.path.getsize(log) if os.path.exists(log) else 0
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     with open(log, "ab") as file:

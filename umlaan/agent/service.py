@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from umlaan.agent.files import make_folder
+
 LOG_MAX = 1_000_000
 LOG_FILES = 3
 
@@ -56,7 +58,7 @@ class Log:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(os.path.dirname(path), 0o700)
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.reader, False)
         self.file = self._open()

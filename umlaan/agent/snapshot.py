@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import chroot, extfs, node, quiesce, rootlock
-from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.files import locked, make_folder, read_json, write_json
 
 Order = dict[str, Any]
 _FICLONE = 0x40049409
@@ -172,7 +172,7 @@ def take(order: Order) -> None:
         )
     if not os.path.exists(root):
         raise Refused(f"it has no root at {root} yet; umlaan up makes it")
-    os.makedirs(order["store"], mode=0o700, exist_ok=True)
+    make_folder(order["store"], 0o700)
     beside = f"{image(order, name)}.new"
     began = time.monotonic()
     try:

@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import atboot, holder, node, proc, reach, rootlock, sweep, tap
-from umlaan.agent.files import locked, write_json
+from umlaan.agent.files import locked, make_folder, write_json
 
 BUSY = 75
 _READY_S = 15.0
@@ -67,7 +67,9 @@ def prefix(order: dict[str, Any]) -> tuple[list[str], dict[str, Any] | None]:
 def start(order: dict[str, Any]) -> str:
     """Start it; the line for the user. CannotStart or RootBusy say why not."""
     name, directory = order["name"], order["dir"]
-    os.makedirs(f"{directory}/uml", exist_ok=True)
+    # Root image, console, sockets, memory of the guest: nobody's but root's.
+    make_folder(directory, 0o700)
+    make_folder(f"{directory}/uml", 0o700)
     row = node.state(order)
     if row["running"]:
         raise rootlock.RootBusy(f"it is up already (pid {row['pid']})")

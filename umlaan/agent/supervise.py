@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from umlaan.agent import proc
-from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.files import locked, make_folder, read_json, write_json
 from umlaan.agent.index import hash_file
 from umlaan.agent.service import Log, Row, Service
 
@@ -239,7 +239,7 @@ def _daemon(folder: str, run: str, log: str) -> None:
 
 def sync(folder: str, run: str, log: str, wait: float = 15.0) -> None:
     """Have the supervisor run and follow the folder as it is now. TimeoutError if it does not."""
-    os.makedirs(run, exist_ok=True)
+    make_folder(run, 0o700)
     found = status(run)
     before = found["generation"] if found and found["alive"] else 0
     if found and found["alive"]:

@@ -99,6 +99,7 @@ def judge(lab: Lab, host: LabHost, found: dict[str, Any]) -> Report:
         *_memory(found, nodes),
         *_missing(found, nodes),
         *_taken(host, found),
+        *_not_own(host, found),
     ]
     return Report(tuple(lacks), tuple(_notes(lab, host, found, nodes)))
 
@@ -256,6 +257,16 @@ def _taken(host: LabHost, found: dict[str, Any]) -> list[str]:
     return [
         f"state_dir: {host.state_dir} holds {names} that no lab made, and destroy would remove "
         f"them; set state_dir to a folder of the lab's own, for example {host.state_dir}/umlaan"
+    ]
+
+
+def _not_own(host: LabHost, found: dict[str, Any]) -> list[str]:
+    """Folders into which somebody else could put what root then runs."""
+    paths = {"state_dir": host.state_dir, "cache_dir": host.cache_dir}
+    return [
+        f"{key}: {paths[key]}: {fault}; root runs what lies there, so its whole path must be "
+        "root's, and writable for nobody else"
+        for key, fault in found.get("not_own", {}).items()
     ]
 
 
