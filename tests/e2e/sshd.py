@@ -49,7 +49,7 @@ def serving(folder: Path) -> Iterator[dict[str, object]]:
 
 
 def _await(port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection((ADDRESS, port), timeout=1).close()

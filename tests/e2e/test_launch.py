@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.lab import REPO, Lab, Result
+from umlaan.agent import proc
 
 pytestmark = pytest.mark.timeout(1800)
 LAUNCH = "@uml/node1"
@@ -40,7 +41,7 @@ def record(lab: Lab) -> dict[str, Any]:
     return found
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -70,8 +71,9 @@ def repaired(lab: Lab, *words: str) -> Result:
 
 def test_the_holder_s_death_leaves_the_guest_alone(up: Lab) -> None:
     pid = record(up)["pid"]
-    os.kill(record(up)["holder"]["pid"], signal.SIGKILL)
-    time.sleep(0.5)
+    holder = record(up)["holder"]["pid"]
+    os.kill(holder, signal.SIGKILL)
+    until(lambda: (found := proc.process(holder)) is None or found.dead)
     result = up.deploy()
     assert (result.changed, result.verdict) == (0, "up"), result.output
     assert record(up)["pid"] == pid

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from tests.e2e.lab import REPO, Lab
+from umlaan.agent import proc
 from umlaan.measure import ledger
 
 pytestmark = pytest.mark.timeout(900)
@@ -105,7 +106,7 @@ def test_while_it_measures_no_other_run_begins(up: Lab) -> None:
         target=lambda: results.append(umlaan(up, *words, "--ledger", str(path)))
     )
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -120,6 +121,15 @@ def test_while_it_measures_no_other_run_begins(up: Lab) -> None:
     assert results[0].returncode == 0, results[0].stderr
 
 
+def of_lab(lab: Lab, pid: int) -> list[str]:
+    """A process's command line, where it works in the lab's folder."""
+    try:
+        mine = os.readlink(f"/proc/{pid}/cwd").startswith(str(lab.state_dir))
+    except OSError:
+        return []
+    return proc.cmdline(pid) if mine else []
+
+
 def test_a_guest_killed_while_it_is_measured_is_a_failed_row(up: Lab) -> None:
     path = up.folder / "killed.jsonl"
     record = json.loads((up.state_dir / "nodes/node1/launch.json").read_text())
@@ -129,11 +139,11 @@ def test_a_guest_killed_while_it_is_measured_is_a_failed_row(up: Lab) -> None:
         target=lambda: results.append(umlaan(up, *words, "--ledger", str(path)))
     )
     thread.start()
-    deadline = time.monotonic() + 60
-    while not path.exists():
+    deadline = time.monotonic() + 120
+    # Not before its message test has begun on this side.
+    while not any(word.startswith("./loop_") for pid in proc.pids() for word in of_lab(up, pid)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    time.sleep(3)
     os.killpg(record["group"], 9) if record.get("group") else os.kill(record["pid"], 9)
     thread.join()
     rows = ledger.read(path).rows

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.e2e.joined import bound, dvs_up, joined, measuring, rows, sh
+from umlaan.agent import proc
 from umlaan.measure import ledger
 
 pytestmark = [
@@ -116,6 +117,10 @@ def test_a_buffer_that_is_not_in_force_is_a_failed_row(bench):
     assert "a buffer of 65536 bytes was asked for, 131072 is in force" in first.reason
 
 
+def processes() -> list[proc.Process]:
+    return [one for pid in proc.pids() if (one := proc.process(pid))]
+
+
 def test_endpoints_that_an_aborted_test_left_bound_are_freed(bench, trees):
     server = bench.peers[0].side.start(
         f"cd {trees[0].dest}/dvk-proxies/test/m3ftp && DVS_STATE={trees[0].state} "
@@ -125,7 +130,9 @@ def test_endpoints_that_an_aborted_test_left_bound_are_freed(bench, trees):
     side = bench.peers[0].side
     assert side.wait_until(server, f"grep -q m3ftpd {trees[0].state}/DC0/procs", 5).code == 0
     os.killpg(server.group, 9)
-    time.sleep(0.3)
+    # Nobody has reaped it yet: dead is enough.
+    while any(one.group == server.group and not one.dead for one in processes()):
+        time.sleep(0.02)
     assert bound(trees[0])
     side.finish(server, 0)
     found = rows(bench, tests=("m3ftp-get",))

@@ -61,14 +61,14 @@ def sshd(network, tmp_path):
     )
     options = ["-F", "none", "-i", str(tmp_path / "user"), "-o", "StrictHostKeyChecking=no"]
     options += ["-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "LogLevel=ERROR"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "listening" not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     yield options
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_a_guest_behind_ssh_is_measured_as_any_other(bench, sshd, tmp_path):

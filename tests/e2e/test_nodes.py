@@ -114,7 +114,7 @@ def _until_output(run: subprocess.Popen[str], word: str) -> None:
 
 def _settle(lab: Lab) -> None:
     """The lock goes with the killed run's pipe; wait for it rather than guess."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     path = Path(f"/run/umlaan/{lab.name}.lock")
     while time.monotonic() < deadline:
         free = subprocess.run(["flock", "-n", str(path), "true"])

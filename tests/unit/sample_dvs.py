@@ -84,7 +84,7 @@ class Node:
         self, folder: str, command: str, code: int | None = 0, **env: str
     ) -> subprocess.CompletedProcess[str]:
         process = self.start(folder, command, **env)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=60)
         if code is not None:
             assert process.returncode == code, f"{command}: {process.returncode}\n{out}{err}"
         return subprocess.CompletedProcess(command, process.returncode, out, err)
@@ -122,7 +122,7 @@ class Node:
         self.run(TESTS, "./test_dvs_init -e", None)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 5) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
     """Until it is true; the assertion shows what it was."""
     until = time.monotonic() + seconds
     while not what():

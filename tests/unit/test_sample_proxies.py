@@ -76,11 +76,11 @@ def test_two_nodes_are_joined_and_the_counters_move(nodes: list[Node]) -> None:
     assert "-316" in refused.stderr
     node1.run(TESTS, "./test_add_node 0 0")
     node1.run(LOOPS, "./loop_sr_client 1 10", DVS_STRICT="1")
-    assert serving.wait(5) == 0
+    assert serving.wait(60) == 0
     assert "has a proxy already" in node0.run(PROXIES, "./tcp_proxy -n node1 -i 1", 1).stderr
     for process in proxies:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
     assert flags(node0, node1) == ("2", "-")
     assert len(node0.table("proxies/info")) == 1
 

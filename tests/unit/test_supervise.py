@@ -42,7 +42,7 @@ def row(place: Path, name: str) -> dict[str, Any]:
     return dict(found["services"].get(name, {"up": False, "pid": None}))
 
 
-def until(what: Callable[[], object], seconds: float = 10) -> None:
+def until(what: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "waited in vain"
