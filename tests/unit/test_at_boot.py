@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.uml import REPOSITORY, agent
-from umlaan.agent import atboot, node, proc
+from umlaan.agent import atboot, node, patience, proc
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.stop import ROUGH_S
 
@@ -175,17 +175,17 @@ def test_a_run_waits_only_for_a_machine_that_starts(
 ) -> None:
     looks: list[str] = []
 
-    def starting() -> bool:
+    def starting() -> str:
         looks.append("look")
         if len(looks) == 3:
             Path(atboot.done_path("some")).touch()
-        return True
+        return "12 some.service start waiting"
 
     monkeypatch.setattr(atboot, "SYSTEMD", str(tmp_path))
     monkeypatch.setattr(atboot, "WANTS", str(tmp_path))
     monkeypatch.setattr(atboot, "done_path", lambda lab: str(tmp_path / f"{lab}.at-boot"))
     monkeypatch.setattr(atboot, "_starting", starting)
-    monkeypatch.setattr(atboot.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
     atboot.awaited("some")
     assert looks == [], "no unit, nothing to wait for"
     (tmp_path / atboot.unit("some")).touch()

@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +30,7 @@ from umlaan.agent.files import (
     write_atomic,
     write_json,
 )
+from umlaan.agent.patience import Wait
 
 SYSTEMD = "/run/systemd/system"
 WANTS = "/etc/systemd/system/multi-user.target.wants"
@@ -93,11 +93,11 @@ def due(order: dict[str, Any]) -> bool:
 
 def await_roots(orders: list[dict[str, Any]], seconds: float) -> None:
     """Wait for disks that the kernel has not found yet; node-start says what is missing."""
-    deadline = time.monotonic() + seconds
-    while any(not os.path.exists(order["root"]) for order in orders):
-        if time.monotonic() >= deadline:
+    waiting = Wait(seconds)
+    while missing := frozenset(o["root"] for o in orders if not os.path.exists(o["root"])):
+        if not waiting.goes_on(missing):
             return
-        time.sleep(0.2)
+        waiting.pause(most=0.2)
 
 
 def agent_words(verb: str, order: dict[str, Any]) -> list[str]:
@@ -190,25 +190,32 @@ def packed(folder: str) -> bytes:
 
 def awaited(lab: str, seconds: float = BOOT_S) -> None:
     """Within a boot: wait until the lab's unit has started what was up, so that a run finds it."""
-    deadline = time.monotonic() + seconds
+    waiting = Wait(seconds)
     said = False
     while (
         os.path.isdir(SYSTEMD)
         and os.path.lexists(f"{WANTS}/{unit(lab)}")
         and not os.path.exists(done_path(lab))
-        and time.monotonic() < deadline
-        and _starting()
+        and (jobs := _starting()) is not None
+        and waiting.goes_on(jobs)
     ):
         if not said:
             said = True
             print(f"umlaan: waits for {unit(lab)}, the machine is starting", file=sys.stderr)
-        time.sleep(1)
+        waiting.pause(least=1.0)
 
 
-def _starting() -> bool:
-    words = ["systemctl", "is-system-running"]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    return done.stdout.strip() in ("initializing", "starting")
+def _starting() -> str | None:
+    """What systemd has still to do, while the machine is starting; None once it has started."""
+    if _systemctl("is-system-running") not in ("initializing", "starting"):
+        return None
+    return _systemctl("list-jobs", "--no-legend")
+
+
+def _systemctl(*words: str) -> str:
+    command = ["systemctl", *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def in_scope(order: dict[str, Any], words: list[str]) -> int | None:

@@ -3,7 +3,7 @@
 ``look`` answers {name: view} for {"sides": [side, …]}. ``up`` writes the side's scripts, has the
 DVS initialised and the DC made, and its proxies started; it ends once the proxies are bound.
 ``join`` waits until peers are joined. ``down`` ends it all on a lab host. Every wait has a
-condition and a deadline, and says what it waits for.
+condition, says what it waits for, and is given up when the list of what is missing stands still.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any
 from umlaan.agent import dvslook, dvsservices, dvstables
 from umlaan.agent.dvslook import Side, View
 from umlaan.agent.dvsservices import NotUp, there
-
-EVERY_S = 3.0
+from umlaan.agent.patience import Wait, summary
 
 
 def _up_lines(side: Side, kind: str) -> list[str]:
@@ -60,27 +59,27 @@ def undone(side: Side, view: View) -> list[str]:
 
 
 def await_(
-    sides: list[Side], lacks: Callable[[dict[str, View]], list[str]], seconds: float, what: str
+    sides: list[Side],
+    lacks: Callable[[dict[str, View], Wait], list[str]],
+    patience: float,
+    what: str,
 ) -> dict[str, View]:
-    """Look until nothing lacks any more. NotUp, with all that lacks, at the deadline."""
-    begun = shown = time.monotonic()
-    pause = 0.1
+    """Look until nothing lacks any more. NotUp, with the first of what lacks, once that stands."""
+    waiting = Wait(patience)
     while True:
         views = dvslook.looks(sides)
         missing = [f"{n}: no answer: {v['error']}" for n, v in views.items() if not v["answers"]]
-        missing += [] if missing else lacks(views)
-        now = time.monotonic()
+        missing += [] if missing else lacks(views, waiting)
         if not missing:
             return views
-        if now - begun >= seconds:
-            text = "\n".join(f"    {line}" for line in missing)
-            raise NotUp(f"{what}: waited {now - begun:.0f} s in vain for\n{text}")
-        if now - shown >= EVERY_S:
-            shown = now
+        if not waiting.goes_on(frozenset(missing)):
+            text = "\n".join(f"    {line}" for line in summary(missing))
+            raise NotUp(f"{what}: {waiting.vain()}, for {len(missing)} things:\n{text}")
+        if waiting.due():
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            print(f"{what}: waiting for {missing[0]}{more}, {now - begun:.0f} s", flush=True)
-        time.sleep(pause)
-        pause = min(pause * 1.5, 1.0)
+            said = f"{what}: waiting for {missing[0]}{more}, {waiting.seconds():.0f} s"
+            print(said, flush=True)
+        waiting.pause(least=0.1)
 
 
 def up(order: dict[str, Any]) -> str:
@@ -102,7 +101,7 @@ def up(order: dict[str, Any]) -> str:
     dvsservices.follow(side, kind, order)
     await_(
         [side],
-        lambda views: undone(side, views[side["name"]]),
+        lambda views, _: undone(side, views[side["name"]]),
         side["start_timeout"] + 10 * dvslook.slow(side),
         f"{side['name']}'s DVS",
     )
@@ -118,24 +117,43 @@ def unjoined(pairs: list[list[Any]], views: dict[str, View]) -> list[str]:
     ]
 
 
+def stuck(
+    pairs: list[list[Any]], sides: dict[str, Side], views: dict[str, View]
+) -> list[tuple[str, str]]:
+    """The pairs that do not join though the proxies of both sides are bound, each once.
+
+    A proxy that is not bound yet is starting: its peer's would only lose its way by a new start.
+    """
+    out = []
+    for one, number, other, dcids in pairs:
+        if (other, one) in out or not dvstables.unjoined(views[one]["files"], number, dcids):
+            continue
+        flags = (
+            dvstables.proxy_flags(views[one]["files"], number),
+            dvstables.proxy_flags(views[other]["files"], sides[one]["number"]),
+        )
+        if all((flag or 0) & 1 for flag in flags):
+            out.append((one, other))
+    return out
+
+
 def join(order: dict[str, Any]) -> str:
     """Wait until every pair is joined in the tables of both its sides.
 
-    Where a proxy may be ended ("again"), those of pairs that are not joined at half the time are
-    started anew, once.
+    Where a proxy may be ended ("again"), those of pairs that do not join are started anew, once:
+    when nothing has moved for half the patience, and none whose peer's is still starting.
     """
     begun, what = time.monotonic(), order["what"]
     sides = {side["name"]: side for side in order["sides"]}
 
-    def lacks(views: dict[str, View]) -> list[str]:
+    def lacks(views: dict[str, View], waiting: Wait) -> list[str]:
         missing = unjoined(order["pairs"], views)
-        if missing and order["again"] and time.monotonic() - begun > order["deadline"] / 2:
+        if missing and order["again"] and waiting.quiet() > order["deadline"] / 2:
             order["again"] = False
-            for side, number, name, dcids in order["pairs"]:
-                if dvstables.unjoined(views[side]["files"], number, dcids):
-                    print(f"{what}: {side} ↔ {name}: their proxies are started anew", flush=True)
-                    dvsservices.again(sides[side], views[side]["kind"], f"dvs-proxy-{name}")
-                    dvsservices.again(sides[name], views[name]["kind"], f"dvs-proxy-{side}")
+            for one, other in stuck(order["pairs"], sides, views):
+                print(f"{what}: {one} ↔ {other}: their proxies are started anew", flush=True)
+                dvsservices.again(sides[one], views[one]["kind"], f"dvs-proxy-{other}")
+                dvsservices.again(sides[other], views[other]["kind"], f"dvs-proxy-{one}")
         return missing
 
     try:

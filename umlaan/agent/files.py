@@ -9,11 +9,11 @@ import os
 import re
 import stat
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import trust
+from umlaan.agent.patience import Wait
 
 
 def write_atomic(path: str, data: bytes, mode: int | None = None) -> None:
@@ -139,9 +139,12 @@ def _told(pid: int) -> str:
 
 @contextlib.contextmanager
 def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold an flock that names its holder. TimeoutError, naming who has it, after wait seconds."""
+    """Hold an flock that names its holder.
+
+    TimeoutError, naming who has it, once the same one has had it for wait seconds.
+    """
     descriptor = open_lock(path)
-    deadline = time.monotonic() + wait
+    waiting = Wait(wait, looks=0)
     said = False
     try:
         while True:
@@ -149,12 +152,12 @@ def locked(path: str, holder: str, wait: float = 0.0) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"{path} is held by {holder_of(descriptor)}") from None
-                if not said and time.monotonic() > deadline - wait + 1:
+                if not waiting.goes_on(who := holder_of(descriptor)):
+                    raise TimeoutError(f"{path} is held by {who}") from None
+                if not said and waiting.seconds() > 1:
                     said = True
-                    print(f"umlaan: waits for {holder_of(descriptor)}", file=sys.stderr)
-                time.sleep(0.2)
+                    print(f"umlaan: waits for {who}", file=sys.stderr)
+                waiting.pause(most=0.2)
         name_holder(descriptor, holder)
         yield
     finally:

@@ -35,6 +35,8 @@ class Greeting:
         self.address = address
         self.link: socket.socket | None = None
         self.since = 0.0
+        # What the port did at the last look: a guest on its way goes from one to the next.
+        self.state = "nothing"
 
     def look(self, seconds: float) -> bool:
         """True if it greets within seconds; else ask again."""
@@ -46,7 +48,9 @@ class Greeting:
                 self.close()
                 return False
         ready, _, _ = select.select([self.link], [], [], seconds)
-        if not ready and self._stands() and time.monotonic() - self.since < self.PATIENCE_S:
+        stands = self._stands()
+        self.state = "connected" if stands else "refused" if ready else "silent"
+        if not ready and stands and time.monotonic() - self.since < self.PATIENCE_S:
             return False
         try:
             greeted = bool(ready) and self.link.recv(16).startswith(b"SSH-")

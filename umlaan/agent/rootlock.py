@@ -12,9 +12,9 @@ import hashlib
 import os
 import stat
 import struct
-import time
 
 from umlaan.agent.files import holder_of, name_holder, open_lock
+from umlaan.agent.patience import Wait
 
 LOCK_DIR = "/run/umlaan/lock"
 
@@ -37,19 +37,21 @@ def lock_path(root: str) -> str:
 
 
 def take(root: str, holder: str, wait: float = 0.0) -> int:
-    """Lock a root and return the descriptor that holds it. RootBusy after wait seconds."""
+    """Lock a root and return the descriptor that holds it.
+
+    RootBusy once the same one has had it for wait seconds.
+    """
     descriptor = open_lock(lock_path(root))
-    deadline = time.monotonic() + wait
+    waiting = Wait(wait, looks=0)
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                who = holder_of(descriptor)
+            if not waiting.goes_on(who := holder_of(descriptor)):
                 os.close(descriptor)
                 raise RootBusy(f"root {root} is held by {who}") from None
-            time.sleep(0.05)
+            waiting.pause(most=0.05)
     name_holder(descriptor, holder)
     return descriptor
 
@@ -143,11 +145,8 @@ def _posix_lock(root: str) -> str | None:
 
 def wait_free(root: str, wait: float) -> None:
     """Wait until nothing uses a root; a dead mount namespace takes a moment. RootBusy after it."""
-    deadline = time.monotonic() + wait
-    while True:
-        user = used_by(root)
-        if user is None:
-            return
-        if time.monotonic() >= deadline:
+    waiting = Wait(wait)
+    while (user := used_by(root)) is not None:
+        if not waiting.goes_on(user):
             raise RootBusy(f"root {root} is in use by {user}")
-        time.sleep(0.05)
+        waiting.pause()

@@ -20,7 +20,8 @@ from umlaan.agent import atboot, holder, node, proc, reach, rootlock, sweep, tap
 from umlaan.agent.files import locked, make_folder, write_json
 
 BUSY = 75
-_READY_S = 15.0
+# Its end closes the pipe: one that lives is waited for, however late it comes to its turn.
+_READY_S = 120.0
 
 
 class CannotStart(Exception):

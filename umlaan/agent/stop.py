@@ -2,6 +2,7 @@
 
 The order: {name, dir, umid, root, deadline, forget, resume}. Ctrl-Alt-Del through mconsole first,
 so that the guest's init powers off; then halt, SIGTERM, SIGKILL. It says which of them it took.
+deadline: how long nothing may move on the way to its clean end.
 forget: it stays down after a boot of the lab host; resume: the lab's unit starts it again.
 """
 
@@ -18,12 +19,16 @@ from typing import Any
 
 from umlaan.agent import atboot, mconsole, node, proc, reach, rootlock, sweep
 from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.patience import Wait, of_processor
 from umlaan.agent.start import BUSY
+from umlaan.agent.wait import BUSY_PART, console_bytes
 
 CLEAN_S = 45.0
 ROUGH_S = 4.0
 # What a guest gets for an answer: of its clean end's time this part, which is more for a slow one.
 ANSWER_S, ANSWER_PART = 3.0, 5
+# A guest that pretends to be ending is ended after so many times the patience with it.
+CAP = 3
 
 
 class Stopping:
@@ -39,27 +44,32 @@ class Stopping:
         self.group = int(record.get("group") or 0)
         self.log = f"{order['dir']}/console.log"
         self.offset = os.path.getsize(self.log) if os.path.exists(self.log) else 0
-        self.shown = time.monotonic()
 
     def gone(self) -> bool:
         """True once the recorded process is no more."""
         return not proc.is_same(self.pid, self.start, self.argv)
 
     def wait(self, step: str, seconds: float) -> bool:
-        """Wait for its end; False after the deadline, or as soon as it boots again instead."""
-        begun = time.monotonic()
+        """Wait for its end; False once nothing moves, or as soon as it boots again instead."""
+        waiting = Wait(seconds, self.cap(seconds))
         while not self.gone():
-            now = time.monotonic()
-            if now - begun >= seconds:
+            if not waiting.goes_on((console_bytes(self.order["dir"]), self.busy(seconds))):
                 return False
             if step == "cad" and self.rebooted():
                 print(f"{self.order['name']}: cad made it reboot instead of power off", flush=True)
                 return False
-            if now - self.shown >= 3.0:
-                self.shown = now
+            if waiting.due():
                 print(f"{self.order['name']}: waiting for its end after {step}", flush=True)
-            time.sleep(0.05)
+            waiting.pause(most=0.1)
         return True
+
+    def cap(self, seconds: float) -> float:
+        """When it is ended whatever it does; as the machine goes down, it has no more than that."""
+        return seconds if self.order.get("resume") else CAP * seconds
+
+    def busy(self, seconds: float) -> int:
+        """A measure of what it works on its way down."""
+        return of_processor(self.pid, seconds * BUSY_PART)
 
     def rebooted(self) -> bool:
         """UML reboots within its process: a second kernel banner on the console tells."""
@@ -87,11 +97,18 @@ class Stopping:
 
     def talks(self) -> bool:
         """True if the mconsole answers; a paused guest is resumed by the way."""
-        try:
-            mconsole.ask(self.mconsole(), "go", timeout=self.answer)
-        except mconsole.Silent:
-            return False
-        return True
+        waiting = Wait(self.answer, self.cap(self.answer), looks=1)
+        while True:
+            try:
+                mconsole.ask(self.mconsole(), "go", timeout=self.answer)
+            except mconsole.Late:
+                # One that works is not hung: on a busy machine it had no turn yet.
+                if not waiting.goes_on(self.busy(self.answer)):
+                    return False
+            except mconsole.Silent:
+                return False
+            else:
+                return True
 
     def kill(self, number: signal.Signals) -> bool:
         """Send a signal to this very process; SIGKILL to its group.
@@ -154,13 +171,13 @@ def _log(path: str, text: str) -> None:
 def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
     """Give the holder its moment to record the exit; without a holder, record it here."""
     keeper = record.get("holder") or {}
-    deadline = time.monotonic() + 3.0
+    waiting = Wait(ROUGH_S)
     path = node.record_path(order["dir"])
-    while time.monotonic() < deadline and keeper.get("pid"):
+    while keeper.get("pid") and waiting.goes_on(None):
         found = proc.process(keeper["pid"])
         if found is None or found.dead or found.start != keeper.get("start"):
             break
-        time.sleep(0.02)
+        waiting.pause(least=0.02)
     written = read_json(path)
     if not isinstance(written, dict) or not written.get("exit"):
         written = {**record, "exit": {"code": None, "at": time.time()}}

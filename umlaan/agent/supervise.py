@@ -21,6 +21,7 @@ from typing import Any
 from umlaan.agent import proc
 from umlaan.agent.files import locked, make_folder, read_json, write_json
 from umlaan.agent.index import hash_file
+from umlaan.agent.patience import Wait, of_processor
 from umlaan.agent.service import Log, Row, Service
 
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -250,11 +251,14 @@ def sync(folder: str, run: str, log: str, wait: float = 15.0) -> None:
 
 
 def _await(condition: Any, run: str, wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while not condition(status(run)):
-        if time.monotonic() >= deadline:
-            raise TimeoutError(f"waited {wait:.0f} s for the supervisor, see {status_path(run)}")
-        time.sleep(0.02)
+    waiting = Wait(wait)
+    while not condition(row := status(run)):
+        # It works through its services one after the other.
+        moves = row and (row["pid"], row["generation"], of_processor(row["pid"], wait / 30))
+        states = row and tuple((name, one["up"]) for name, one in row["services"].items())
+        if not waiting.goes_on((moves, states)):
+            raise TimeoutError(f"supervisor: {waiting.vain()}, see {status_path(run)}")
+        waiting.pause(least=0.02)
 
 
 def stop(run: str, wait: float = 15.0) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from typing import Any
 
 from umlaan.agent import node
+from umlaan.agent.patience import Wait
 
 
 class Unkillable(Exception):
@@ -17,15 +17,15 @@ class Unkillable(Exception):
 
 def clear(order: dict[str, Any], wait: float = 5.0) -> int:
     """Kill what an earlier UML of this very node left behind; how many. Unkillable if it stays."""
-    deadline = time.monotonic() + wait
+    waiting = Wait(wait)
     killed: set[int] = set()
     while left := node.members(order):
         for one in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one.pid, signal.SIGKILL)
             killed.add(one.pid)
-        if time.monotonic() > deadline:
+        if not waiting.goes_on(frozenset(one.pid for one in left)):
             pids = ", ".join(str(one.pid) for one in left)
             raise Unkillable(f"processes of its last run cannot be killed: {pids}")
-        time.sleep(0.02)
+        waiting.pause(least=0.02)
     return len(killed)

@@ -1,7 +1,8 @@
 """``verify SPEC``: what the procedure's own checks look at, read from both sides of one node.
 
 SPEC is JSON from ``umlaan.plan.verify.spec``. Prints {"checks": [{"what", "host", "guest", "ok",
-"detail"}, …]}: the host's view and the guest's view of each. Every wait has a deadline.
+"detail"}, …]}: the host's view and the guest's view of each. A wait ends for want of
+progress.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from umlaan.agent import dvslook, verifydvs
 from umlaan.agent.files import read_json
+from umlaan.agent.patience import Wait
 from umlaan.agent.verifydvs import Check, check
 
 _LOOK = "@@ tables @@"
@@ -77,12 +79,12 @@ def guest_view(spec: Spec) -> dict[str, Any]:
         rows = stamp["manifest"].items()
         manifest = "".join(f"{row[2]}  {name}\n" for name, row in rows if row[0] == "file")
     patience = float(spec.get("patience") or 60)
-    deadline = time.monotonic() + RESTART_S
+    waiting = Wait(RESTART_S)
     while True:
         code, output = run([*spec["ssh"], guest_script(spec)], manifest, timeout=patience)
-        if code != 255 or dvslook.REFUSED not in output or time.monotonic() > deadline:
+        if code != 255 or dvslook.REFUSED not in output or not waiting.goes_on(output):
             break
-        time.sleep(0.5)
+        waiting.pause(least=0.5)
     view: dict[str, Any] = {"addresses": [], "bad": [], "error": "", "ping": ""}
     output, _, tables = output.partition(f"{_LOOK}\n")
     view["tables"] = tables

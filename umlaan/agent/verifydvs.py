@@ -6,12 +6,12 @@ copy between the hub (node0, or the lowest number) and this node.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from umlaan.agent import dvslook, dvstables, exchange
 from umlaan.agent.dvslook import Side, View
 from umlaan.agent.files import locked
+from umlaan.agent.patience import Wait
 
 Check = dict[str, Any]
 MOVE_S = 5.0
@@ -129,13 +129,13 @@ class Pairs:
         return bool(self.spec["beats"]) or (self.exchanged and with_hub)
 
     def still(self, pair: dict[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
-        """The counters that do not move, asked again until a deadline; and {side: which}."""
-        deadline = time.monotonic() + MOVE_S * self.slow
+        """The counters that do not move, asked again while more of them do; and {side: which}."""
+        waiting = Wait(MOVE_S * self.slow)
         while True:
             faults, cells = self._still(pair)
-            if not faults or time.monotonic() > deadline:
+            if not faults or not waiting.goes_on(frozenset(faults)):
                 return faults, cells
-            time.sleep(0.2)
+            waiting.pause(least=0.2)
             self.fresh()
 
     def _still(self, pair: dict[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
@@ -157,17 +157,19 @@ class Pairs:
         """True once both sides of the pair with the hub say so; what this run saw may be old."""
         assert self.hub is not None
         sides = [(self.own, self.hub["number"]), (self.hub, self.own["number"])]
-        deadline = time.monotonic() + MOVE_S * self.slow
+        dcids = pair["dcids"]
+        waiting = Wait(MOVE_S * self.slow)
         while True:
-            if not any(
-                dvstables.unjoined(self.before[side["name"]].get("files", {}), peer, pair["dcids"])
+            faults = tuple(
+                tuple(dvstables.unjoined(self.before[side["name"]].get("files", {}), peer, dcids))
                 for side, peer in sides
-            ):
+            )
+            if not any(faults):
                 return True
-            if time.monotonic() > deadline:
+            if not waiting.goes_on(faults):
                 return False
             self.before = {**self.before, **dvslook.looks([self.own, self.hub])}
-            time.sleep(0.1)
+            waiting.pause(least=0.1)
 
     def tests(self) -> list[Check]:
         """The short tests with the hub; none where the pair is not even joined."""

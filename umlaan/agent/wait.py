@@ -1,20 +1,24 @@
 """``node-wait JSON``: wait until a guest's sshd greets, or say why it never will.
 
-The order: {name, dir, umid, root, address, namespace, deadline}. A line every three seconds; on
-failure the end of the console log. Exit code 0, or 1.
+The order: {name, dir, umid, root, address, namespace, deadline, cap}. The deadline counts from the
+last progress: bytes of the console, processor time of the UML, what its port answers; cap ends what
+only pretends. A line every three seconds; on failure the end of the console log. Exit code 0, or 1.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
 
 from umlaan.agent import node, proc, reach
+from umlaan.agent.patience import Wait, of_processor
 from umlaan.agent.start import last_lines
 
-EVERY_S = 3.0
+# Of its patience a guest that does something uses this part of a processor; one that idles, less.
+BUSY_PART = 1 / 30
 
 
 def ended(record: dict[str, Any] | None) -> str:
@@ -29,18 +33,29 @@ def ended(record: dict[str, Any] | None) -> str:
 
 def _with_its_end(directory: str, grace: float = 2.0) -> dict[str, Any] | None:
     """The launch record once the holder has written how it ended: that comes after the end."""
-    deadline = time.monotonic() + grace
+    waiting = Wait(grace)
     while True:
         record = node.read_record(directory)
-        if (record or {}).get("exit") or time.monotonic() > deadline:
+        if (record or {}).get("exit") or not waiting.goes_on(None):
             return record
-        time.sleep(0.05)
+        waiting.pause()
+
+
+def console_bytes(directory: str) -> tuple[int, ...]:
+    """A measure of what the guest has printed: the sizes of its console's logs."""
+    sizes = []
+    for name in ("console.log", "console.log.1"):
+        try:
+            sizes.append(os.stat(f"{directory}/{name}").st_size)
+        except OSError:
+            sizes.append(0)
+    return tuple(sizes)
 
 
 def wait(order: dict[str, Any]) -> str | None:
     """None once it answers; else the reason."""
-    begun = shown = time.monotonic()
-    deadline = begun + float(order["deadline"])
+    patience = float(order["deadline"])
+    waiting = Wait(patience, order.get("cap"))
     what = f"ssh on {order['address']}"
     greeting = reach.Greeting(order["address"])
     while True:
@@ -51,14 +66,13 @@ def wait(order: dict[str, Any]) -> str | None:
             return f"{order['name']} went down while waiting for {what}: {ended(record)}"
         if greeting.look(0.5):
             return None
-        now = time.monotonic()
-        if now >= deadline:
-            return f"{order['name']} is up but {what} does not answer after {now - begun:.0f} s"
-        if now - shown >= EVERY_S:
-            shown = now
-            print(f"{order['name']}: waiting for {what}, {now - begun:.0f} s", flush=True)
+        busy = of_processor(int((record or {}).get("pid") or 0), patience * BUSY_PART)
+        if not waiting.goes_on((console_bytes(order["dir"]), busy, greeting.state)):
+            return f"{order['name']} is up but {what} does not answer: {waiting.vain()}"
+        if waiting.due():
+            print(f"{order['name']}: waiting for {what}, {waiting.seconds():.0f} s", flush=True)
         # On a slow lab host a look twenty times a second takes what the guest needs to boot.
-        time.sleep(min(0.5, max(0.05, (now - begun) / 40)))
+        waiting.pause(most=0.5)
 
 
 def main(argv: list[str]) -> int:

@@ -106,8 +106,12 @@ class Programs(Model):
     rmtbind: OneLine = "./test_rmtbind {dcid} {endpoint} {remote} {endpoint_name}"
     environment: dict[EnvName, OneLine] = Field(default_factory=dict)
     beats: bool = Field(False, description="counters of an idle pair move by themselves")
-    start_timeout: int = Field(15, ge=1, le=600, description="seconds for DVS, DC, proxies to come")
-    connect_timeout: int = Field(60, ge=1, le=3600, description="seconds until a pair is joined")
+    start_timeout: int = Field(
+        15, ge=1, le=600, description="seconds without progress of DVS, DC, proxies"
+    )
+    connect_timeout: int = Field(
+        60, ge=1, le=3600, description="seconds without progress until a pair is joined"
+    )
 
     @field_validator("*")
     @classmethod

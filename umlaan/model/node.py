@@ -27,7 +27,9 @@ class NodeSettings(Model):
     tmpdir: AbsPath | None = Field(None, description="holds the guest's memory; /dev/shm if none")
     address: IPv4Address | None = None
     console_root: bool = Field(False, description="the console is root without a password")
-    boot_timeout: int = Field(90, ge=5, le=3600, description="seconds until ssh must answer")
+    boot_timeout: int = Field(
+        90, ge=5, le=3600, description="seconds without progress until ssh answers"
+    )
 
     @field_validator("extra_args")
     @classmethod

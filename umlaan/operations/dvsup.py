@@ -6,7 +6,6 @@ Procedure, "ARRANCAR DVS EN HOST Y UML": tests.sh on the host, test_uml.sh in ea
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
+from umlaan.agent.patience import Wait, summary
 from umlaan.facts.base import agent
 from umlaan.facts.dvsup import DvsSides
 from umlaan.facts.node import node_rows
@@ -211,16 +211,16 @@ def joined(number: int) -> Commands:
             yield from fail(f"{side['name']}: its DVS cannot be read")
         return
     wanted = dvsup.joining(side, answering, views)
-    deadline = time.monotonic() + SETTLE
-    while wanted.reasons and executing() and time.monotonic() < deadline:
+    settling = Wait(SETTLE, looks=1)
+    while wanted.reasons and executing() and settling.goes_on(frozenset(wanted.reasons)):
         # Proxies connect again by themselves; what heals within moments is no change of this run.
-        time.sleep(0.25)
+        settling.pause(least=0.25)
         views = {**views, **views_of([side, *answering.values()], light=True)}
         wanted = dvsup.joining(side, answering, views)
     if not wanted.reasons:
         known.keep(views)
         return
-    for reason in wanted.reasons:
+    for reason in summary(wanted.reasons):
         why(reason)
     known.spoil([each["name"] for each in wanted.sides])
     order = {

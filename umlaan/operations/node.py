@@ -13,6 +13,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
+from umlaan.agent.patience import CAP
 from umlaan.facts.base import agent
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
@@ -181,7 +182,9 @@ def _awaited(launch: plan.Launch, row: dict[str, Any]) -> plan.Change:
     if not executing():
         # The network's repair, or its boot, may still cure it: the run itself looks again.
         return plan.Change() if left > 0 else plan.Change("restart", [reason])
-    order = plan.as_json({**launch.order(), "deadline": max(left, GRACE_S)})
+    # One that seems to boot is up for many times its patience at most.
+    cap = max(GRACE_S, CAP * node.settings.boot_timeout - row["uptime"])
+    order = plan.as_json({**launch.order(), "deadline": max(left, GRACE_S), "cap": cap})
     wait = NodeCommand(agent(carrier()), "node-wait", QuoteString(order))
     answered, _ = carrier().run_shell_command(wait, print_output=True)
     forget_nodes(context_state)

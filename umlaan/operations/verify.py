@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
+from umlaan.agent.patience import summary
 from umlaan.facts.verify import Verification
 from umlaan.operations import pending
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab
@@ -56,7 +57,7 @@ def both_sides() -> Generator[PyinfraCommand, None, None]:
     run.tables.append(plan.table(wanted.name, rows))
     bad = plan.failures(wanted.name, rows) or ([] if rows else [f"{wanted.name}: no answer"])
     if bad:
-        yield from fail("\n".join(bad))
+        yield from fail("\n".join(summary(bad)))
         return
     # It answered all questions, though it may have been too busy for the first short look.
     run.nodes[wanted.name] = "up"

@@ -11,6 +11,10 @@ NODES = ("ID", "Flags", "Proxies", "pxsent", "pxrcvd", "DCs", "Name")
 PROXIES = ("Proxies", "Flags", "Sender", "Receiver", "Name")
 
 
+# A table of more rows is shown by those of the pair in question.
+ROWS = 4
+
+
 def side_by_side(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     """Lines; a cell on which the sides do not agree stands in > <.
 
@@ -27,6 +31,7 @@ def _tables(side: dict[str, Any]) -> list[str]:
     files, peer = side["files"], side["peer"]
     nodes = dvstables.nodes(files.get("nodes", ""))
     proxies = dvstables.proxies(files.get("proxies/info", ""))
+    nodes, proxies = _those_of(nodes, peer), _those_of(proxies, peer)
     rows = [
         [n, r["flags"], r["proxy"], r["sent"], r["received"], _dcs(r["dcs"]), r["name"]]
         for n, r in sorted(nodes.items())
@@ -54,6 +59,13 @@ def _tables(side: dict[str, Any]) -> list[str]:
         rows.append([peer, "none", "", "", f"node{peer}"])
         bad_proxy.add((len(rows) - 1, 1))
     return [*lines, f"{side['name']}: proxies", *_aligned(PROXIES, rows, bad_proxy)]
+
+
+def _those_of(rows: dict[int, dict[str, Any]], peer: int) -> dict[int, dict[str, Any]]:
+    """A table's rows; of a long one that of the peer and the side's own, which has no proxy."""
+    if len(rows) <= ROWS:
+        return rows
+    return {n: row for n, row in rows.items() if n == peer or row.get("proxy") == -1}
 
 
 def _dcs(numbers: list[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from umlaan.agent import dvstables
+from umlaan.agent.patience import FEW
 from umlaan.model.dvs import Dvs
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
@@ -86,7 +87,11 @@ def _rows(view: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
-    """Host's view and guest's view of one node, side by side, as text."""
+    """Host's view and guest's view of one node, side by side, as text.
+
+    Of pairs that are not joined the first few, the tables of both sides with the first of them.
+    """
+    rows, more = _fewer(rows)
     head = {"what": name, "host": "host's view", "guest": "guest's view", "ok": None}
     cells = [
         [str(row["what"]), str(row["host"]), str(row["guest"]), _mark(row["ok"])]
@@ -101,7 +106,15 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
             lines.append(f"      {row['detail']}")
         if row.get("tables"):
             lines += [f"      {text}" for text in side_by_side(*row["tables"])]
-    return "\n".join(lines)
+    return "\n".join(lines + ([f"  and {more} more pairs that are WRONG"] if more else []))
+
+
+def _fewer(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The rows without most of the wrong pairs, and how many are left out."""
+    wrong = [row for row in rows if row.get("tables")]
+    left_out = wrong[FEW:] if len(wrong) > FEW + 1 else []
+    kept = [{**row, "tables": None} if row in wrong[1:] else row for row in rows]
+    return [row for row, old in zip(kept, rows, strict=True) if old not in left_out], len(left_out)
 
 
 def _mark(ok: bool | None) -> str:
