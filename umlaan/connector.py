@@ -8,7 +8,6 @@ third state: then nothing is known, and nothing is done to its root.
 from __future__ import annotations
 
 import copy
-import re
 import shlex
 import time
 import uuid
@@ -31,18 +30,14 @@ from pyinfra.connectors.util import (
 )
 
 from umlaan.agent.chroot import MARK
+from umlaan.agent.sandbox import MISSING
 from umlaan.facts.base import agent
 from umlaan.facts.node import node_rows
 from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.model.node import Node
 from umlaan.plan import node as plan
-from umlaan.plan.access import ssh_options, ssh_words
-
-# Needs the world: a guest without a gateway is lent the lab host's way out for this one command.
-_FETCHES = re.compile(
-    r"\b(apt|apt-get|aptitude)\b.*\b(update|install|\w*upgrade|download|build-dep)\b"
-)
+from umlaan.plan.access import fetches, ssh_options, ssh_words
 
 Way = Literal["root", "guest", "none"]
 # What was seen of a node is taken for what it is, unless something changed, for so many seconds.
@@ -185,7 +180,7 @@ class UmlConnector(BaseConnector):
     def _wrapped(self, command: str, way: Way) -> StringCommand:
         """The command line on the lab host that runs one in the node."""
         node = self.node
-        if way == "guest" and node.network.gateway is None and _FETCHES.search(command):
+        if way == "guest" and node.network.gateway is None and fetches(command):
             inside = [node.network.namespace or "-", "ssh", *ssh_options(node)]
             words = [*inside, f"root@{node.address}", command]
             return StringCommand(agent(self.carrier), "outward", *map(shlex.quote, words))
@@ -195,6 +190,8 @@ class UmlConnector(BaseConnector):
         if self.state.current_stage < StateStage.Execute:
             # Nothing but facts runs before: what only reads leaves even the journal alone.
             words.append("--read-only")
+        elif fetches(command):
+            words.append("--network")
         words += ["--", "sh", "-c", command]
         return StringCommand(agent(self.carrier), "root-run", *map(shlex.quote, words))
 
@@ -220,8 +217,18 @@ class UmlConnector(BaseConnector):
             if status or attempt == 2 or not self._lost(way, output):
                 break
             self.forget()
+        if self._unseen(output):
+            return True, CommandOutput([])
         self._raise_if_refused(status, output)
         return status, output
+
+    def _unseen(self, output: CommandOutput) -> bool:
+        """True for a plan where the same run first installs what a root is entered with.
+
+        Then what the root holds is not known yet: it reads as an empty machine.
+        """
+        last = next(iter(reversed(output.stderr_lines)), "")
+        return self.state.current_stage < StateStage.Execute and last == f"{MARK}{MISSING}"
 
     def _lost(self, way: Way, output: CommandOutput) -> bool:
         """True where the command did not run because the node was stopped or started meanwhile."""

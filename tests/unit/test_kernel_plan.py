@@ -24,7 +24,7 @@ def lab(*nodes: dict[str, Any], **data: Any) -> Lab:
 
 def test_the_default_lab_needs_few_packages() -> None:
     assert toolchain.packages(lab(), "@local") == (
-        *("bc", "bison", "ccache", "e2fsprogs", "flex", "gcc", "iproute2"),
+        *("bc", "bison", "bubblewrap", "ccache", "e2fsprogs", "flex", "gcc", "iproute2"),
         *("iputils-ping", "kmod", "libc6-dev", "make", "mmdebstrap", "openssh-client", "patch"),
         *("util-linux", "xz-utils"),
     )

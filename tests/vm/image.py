@@ -28,7 +28,7 @@ KERNELS = {"amd64": "linux-image-cloud-amd64", "i386": "linux-image-686-pae"}
 PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "openssh-server", "openssh-client", "python3"),
     *("iproute2", "iputils-ping", "kmod", "initramfs-tools", "lz4", "grub-pc", "e2fsprogs"),
-    *("util-linux", "procps", "libpam-systemd"),
+    *("bubblewrap", "util-linux", "procps", "libpam-systemd"),
 )
 MODULES = ("virtio_pci", "virtio_scsi", "sd_mod", "ext4")
 # Nothing here may wait for a network or wake up in the middle of a test.

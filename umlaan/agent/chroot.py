@@ -1,9 +1,10 @@
-"""``root-run --root PATH [--read-only] -- CMD…``: run a command in the root of a stopped node.
+"""``root-run --root PATH [--read-only] [--network] -- CMD…``: a command in a stopped node's root.
 
-The root is mounted only in a mount namespace of this command's own, under the root's lock, and all
-that the command started ends with it (a PID namespace): no mount and no daemon is left, whatever
-kills it. Exit code: the command's; 199 with one line on standard error where the root is in use,
-so that the caller can tell it from the command's own.
+The root is mounted only in a mount namespace of this command's own, under the root's lock, and the
+command runs in a sandbox: whose the root's programs and links are is not known. All that it
+started ends with it: no mount and no daemon is left, whatever kills it. Exit code: the command's;
+199 with one line on standard error where the root is in use or cannot be entered, so that the
+caller can tell it from the command's own.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ import signal
 import stat
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
 
-from umlaan.agent import node, proc, rootlock, sweep
+from umlaan.agent import beneath, node, proc, relay, rootlock, sandbox, sweep
 from umlaan.agent.files import make_folder, run_folder
 
 REFUSED = 199
 MARK = "umlaan root-run: "
 MOUNT_POINT = "/run/umlaan/root"
-_NODES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9), ("tty", 0))
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Says to what runs in a root that no init is there.
+_SIGN = "/run/umlaan-chroot"
+_POLICY_PATH = "/usr/sbin/policy-rc.d"
 # Allows services again outside of such a run, should a killed one leave it behind.
-_POLICY = (
-    "#!/bin/sh\n# umlaan: no service starts in a chroot\n[ ! -e /run/umlaan-chroot ] || exit 101\n"
-)
+_POLICY = f"#!/bin/sh\n# umlaan: no service starts in a chroot\n[ ! -e {_SIGN} ] || exit 101\n"
 _PACKAGES = re.compile(r"\b(apt|apt-get|aptitude|dpkg)\b")
 _PASSED_ON = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "TERM", "DEBIAN_FRONTEND")
+_RESOLV = "/etc/resolv.conf"
 
 
 class MountFault(Exception):
@@ -54,137 +55,129 @@ def mount(*words: str) -> None:
 def mount_root(root: str, read_only: bool) -> None:
     """Mount it on MOUNT_POINT; what only reads leaves the journal alone."""
     loop = [] if stat.S_ISBLK(os.stat(root).st_mode) else ["loop"]
+    # No device and no right of a file in it counts on this machine.
+    options = [*loop, "nodev", "nosuid"]
     if not read_only:
-        mount("-o", ",".join([*loop, "rw"]), root, MOUNT_POINT)
+        mount("-o", ",".join([*options, "rw"]), root, MOUNT_POINT)
         return
     try:
-        mount("-o", ",".join([*loop, "ro", "noload"]), root, MOUNT_POINT)
+        mount("-o", ",".join([*options, "ro", "noload"]), root, MOUNT_POINT)
     except MountFault:
         # Only ext3 and ext4 know noload.
-        mount("-o", ",".join([*loop, "ro"]), root, MOUNT_POINT)
-
-
-def furnish(top: str, command: str) -> None:
-    """What programs expect beside the files: proc, a few devices, a fresh /run, name resolution."""
-    if os.path.isdir(f"{top}/proc"):
-        mount("-t", "proc", "proc", f"{top}/proc")
-    if os.path.isdir(f"{top}/dev"):
-        mount("-t", "tmpfs", "-o", "mode=755,size=1m", "dev", f"{top}/dev")
-        for name, minor in _NODES:
-            os.mknod(
-                f"{top}/dev/{name}", stat.S_IFCHR, os.makedev(5 if name == "tty" else 1, minor)
-            )
-            os.chmod(f"{top}/dev/{name}", 0o666)
-        for name, target in (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx")):
-            os.symlink(target, f"{top}/dev/{name}")
-        for number, name in enumerate(("stdin", "stdout", "stderr")):
-            os.symlink(f"/proc/self/fd/{number}", f"{top}/dev/{name}")
-        os.mkdir(f"{top}/dev/pts")
-        mount(
-            "-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=620", "devpts", f"{top}/dev/pts"
-        )
-        os.mkdir(f"{top}/dev/shm", 0o1777)
-    if os.path.isdir(f"{top}/run"):
-        mount("-t", "tmpfs", "-o", "mode=755", "run", f"{top}/run")
-        os.mkdir(f"{top}/run/lock", 0o1777)
-        with open(f"{top}/run/umlaan-chroot", "w", encoding="ascii"):
-            pass
-    resolv = f"{top}/etc/resolv.conf"
-    if "etc/resolv.conf" in command:
-        # It is about the root's own.
-        return
-    if os.path.isfile(resolv) and not os.path.islink(resolv) and os.path.isfile("/etc/resolv.conf"):
-        mount("--bind", "/etc/resolv.conf", resolv)
+        mount("-o", ",".join([*options, "ro"]), root, MOUNT_POINT)
 
 
 @contextlib.contextmanager
-def no_services(top: str, wanted: bool) -> Any:
+def no_services(top: str, wanted: bool) -> Iterator[None]:
     """While packages are installed, Debian's policy hook keeps their daemons from starting."""
-    path = f"{top}/usr/sbin/policy-rc.d"
-    ours = wanted and os.path.isdir(os.path.dirname(path)) and not os.path.lexists(path)
-    if ours:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(_POLICY)
-        os.chmod(path, 0o755)
+    if not wanted:
+        yield
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        beneath.create(top, _POLICY_PATH, _POLICY.encode(), 0o755)
     try:
         yield
     finally:
-        if wanted and _is_ours(path):
-            os.unlink(path)
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read() == _POLICY
-    except OSError:
-        return False
+        beneath.remove_if(top, _POLICY_PATH, _POLICY.encode())
 
 
 def _environment() -> dict[str, str]:
     passed = {k: v for k, v in os.environ.items() if k.lower() in _PASSED_ON or k in _PASSED_ON}
-    own = {"PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", "USER": "root", "SHELL": "/bin/sh"}
+    own = {
+        "PATH": sandbox.PATH,
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        "USER": "root",
+        "SHELL": "/bin/sh",
+    }
     return {**passed, **own}
 
 
-def inside(root: str, command: list[str], read_only: bool) -> int:
-    """PID 1 of the namespaces: mount, run, end all that is left, unmount; the command's code."""
+def entered(top: str, command: list[str], *, read_only: bool, network: bool) -> list[str]:
+    """Bubblewrap's words: the root as it is, and what programs expect beside the files.
+
+    A folder that the root lacks, or has as a link, gets nothing.
+    """
+    words = [*sandbox.apart(network=network), *sandbox.tree(top, read_only=read_only)]
+    if beneath.is_folder(top, "/proc"):
+        words += sandbox.proc()
+    if beneath.is_folder(top, "/dev"):
+        words += sandbox.devices()
+    if beneath.is_folder(top, "/run"):
+        words += [*sandbox.memory("/run"), "--perms", "1777", "--dir", "/run/lock", "--dir", _SIGN]
+    # Not where the command is about the root's own.
+    if network and _RESOLV[1:] not in " ".join(command) and resolves(top):
+        words += ["--ro-bind", _RESOLV, _RESOLV]
+    return words + sandbox.command(command)
+
+
+def resolves(top: str) -> bool:
+    """Whether the root has a file for name servers that this machine's can stand in for."""
+    found = beneath.look(top, _RESOLV) if beneath.is_folder(top, "/etc") else None
+    return found is not None and stat.S_ISREG(found.st_mode) and os.path.isfile(_RESOLV)
+
+
+def inside(root: str, command: list[str], *, read_only: bool, network: bool) -> int:
+    """PID 1 of a namespace: mount, run, end all that is left, unmount; the command's code."""
+    packages = not read_only and bool(_PACKAGES.search(" ".join(command)))
     try:
-        mount("--make-rprivate", "/")
+        proc.keep_mounts_apart()
         run_folder()
         make_folder(MOUNT_POINT, 0o700)
         mount_root(root, read_only)
-        furnish(MOUNT_POINT, " ".join(command))
+        words = entered(MOUNT_POINT, command, read_only=read_only, network=network)
+        with no_services(MOUNT_POINT, packages):
+            code = _run(words)
+        # Here, not by the namespace's end, which comes later: the next may launch at once.
+        proc.unmount(MOUNT_POINT)
     except (MountFault, OSError) as error:
         print(f"{MARK}root {root}: {error}", file=sys.stderr)
         return REFUSED
-    packages = not read_only and bool(_PACKAGES.search(" ".join(command)))
-    try:
-        with no_services(MOUNT_POINT, packages):
-            code = _run(command)
-    except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
-        code = 127
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
-    # Unmounted here, not by the namespace's end, which comes later: the next may launch at once.
-    done = subprocess.run(["umount", "-R", MOUNT_POINT], capture_output=True, text=True)
-    if done.returncode:
-        print(f"{MARK}umount: {done.stderr.strip()}", file=sys.stderr)
+    if code is None:
+        print(f"{MARK}root {root}: bubblewrap does not come to the command", file=sys.stderr)
         return REFUSED
     return code
 
 
-def _run(command: list[str]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            os.chroot(MOUNT_POINT)
-            os.chdir("/")
-            os.execvpe(command[0], command, _environment())
-        except OSError as error:
-            os.write(2, f"{command[0]}: {error.strerror}\n".encode())
-        os._exit(127)
-    # As PID 1 this reaps whatever daemons were orphaned, until the command itself ends.
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            return os.waitstatus_to_exitcode(status)
+def _run(words: list[str]) -> int | None:
+    """The command's code; None where bubblewrap, which says why, did not come to it."""
+    reads, writes = os.pipe()
+    words[1:1] = ["--json-status-fd", str(writes)]
+    with relay.Streams() as streams:
+        process = subprocess.Popen(
+            words,
+            env=_environment(),
+            pass_fds=(writes,),
+            stdin=streams.given.get("stdin"),
+            stdout=streams.given.get("stdout"),
+            stderr=streams.given.get("stderr"),
+        )
+        os.close(writes)
+        streams.begin()
+        code = process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
+    with open(reads, "rb") as status:
+        told = b'"exit-code"' in status.read()
+    return code if told or code < 0 else None
 
 
-def run(root: str, command: list[str], read_only: bool) -> int:
+def run(root: str, command: list[str], *, read_only: bool, network: bool) -> int:
     """Take the lock, make the namespaces, run; the command's exit code."""
     lock = rootlock.take(root, f"chroot: {' '.join(command)[:120]}", wait=20.0)
     try:
         rootlock.wait_free(root, 5.0)
-        # Not closed on the fork: while anything of this lives, the lock is held.
+        # Not closed on the fork: while the first process lives, the lock is held.
         proc.unshare(proc.CLONE_NEWNS | proc.CLONE_NEWPID)
         child = os.fork()
         if child == 0:
             code = REFUSED
             try:
                 proc.die_with_parent(signal.SIGKILL)
-                code = inside(root, command, read_only)
+                code = inside(root, command, read_only=read_only, network=network)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -215,6 +208,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--root", required=True)
     parser.add_argument("--dir", help="the node's folder: refuse while its UML runs")
     parser.add_argument("--read-only", action="store_true")
+    parser.add_argument("--network", action="store_true", help="share the lab host's: to fetch")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -223,7 +217,7 @@ def main(argv: list[str]) -> int:
             make_way(options.dir, options.root)
         if not os.path.exists(options.root):
             raise rootlock.RootBusy(f"root {options.root} is not there")
-        return run(options.root, command, options.read_only)
+        return run(options.root, command, read_only=options.read_only, network=options.network)
     except (rootlock.RootBusy, sweep.Unkillable, OSError) as error:
         print(f"{MARK}{error}", file=sys.stderr)
         return REFUSED

@@ -11,6 +11,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -146,7 +147,7 @@ def children(pid: int) -> list[int]:
     return [p for p in pids() if (one := process(p)) and one.parent == pid and not one.dead]
 
 
-def _libc(function: str, what: str, *arguments: int) -> None:
+def _libc(function: str, what: str, *arguments: int | bytes | None) -> None:
     # Imported late: most that looks at nodes needs no system call of its own.
     import ctypes
 
@@ -177,3 +178,13 @@ def unshare(flags: int) -> None:
 def die_with_parent(signal_number: int) -> None:
     """Have this process killed when its parent ends."""
     _libc("prctl", "prctl", PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def keep_mounts_apart() -> None:
+    """In a mount namespace of one's own: what is mounted from now on is seen by nobody else."""
+    _libc("mount", "mount --make-rprivate /", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+
+
+def unmount(path: str) -> None:
+    """umount(2). OSError, naming the path, if it fails."""
+    _libc("umount2", f"umount {path}", os.fsencode(path), 0)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from umlaan.model.node import Node
+
+# Needs the world, which neither a stopped root nor a guest without a gateway has.
+_FETCHES = re.compile(
+    r"\b(apt|apt-get|aptitude)\b.*\b(update|install|\w*upgrade|download|build-dep)\b"
+)
+
+
+def fetches(command: str) -> bool:
+    """Whether a command gets packages: for as long as it runs it is lent a way out."""
+    return bool(_FETCHES.search(command))
 
 
 def in_namespace(node: Node) -> list[str]:

@@ -20,8 +20,8 @@ IN_BUILD_ROOT = (
     *("bc", "bison", "ccache", "flex", "gcc", "kmod", "libc6-dev", "libelf-dev"),
     *("libssl-dev", "make", "perl", "python3", *COMPRESSORS),
 )
-# ip, nsenter, unshare, tar: what every lab host uses, whatever it builds.
-ALWAYS = ("iproute2", "iputils-ping", "openssh-client", "util-linux")
+# ip, nsenter, unshare, tar, bwrap: what every lab host uses, whatever it builds.
+ALWAYS = ("bubblewrap", "iproute2", "iputils-ping", "openssh-client", "util-linux")
 # What a 32-bit kernel's linux needs to run on a 64-bit host: loader and C library, one package.
 RUN_32_BIT = "libc6-i386 [amd64]"
 BUILD_KERNEL = (*COMPRESSORS, "cpio", "kmod", "libelf-dev", "libssl-dev", "perl", "rsync")

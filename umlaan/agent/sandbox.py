@@ -1,0 +1,79 @@
+"""The words of bubblewrap by which a command runs in a root that is not trusted.
+
+What is in that root, its programs and its links too, may be anybody's. The command has PID, mount,
+UTS, IPC and network namespaces of its own; the machine's root is detached (pivot_root), proc is
+read-only, no file is a device and no program gains rights by its file. What is left of root's
+capabilities is about the files of the root itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+PROGRAM = "bwrap"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What dpkg and the scripts of packages use; AUDIT_WRITE is su's, which fails without it.
+_KEPT = (
+    *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"),
+    *("SETFCAP", "SETGID", "SETUID", "SYS_CHROOT"),
+)
+_RUN_BYTES = 64 << 20
+MISSING = (
+    "bubblewrap is not installed on this lab host, and a root is entered only in its sandbox; "
+    "umlaan up installs it, or: apt-get install bubblewrap"
+)
+
+
+class NoSandbox(OSError):
+    """Bubblewrap is not on this machine; the message says how it comes there."""
+
+
+def program() -> str:
+    """Where bubblewrap is. NoSandbox without it."""
+    for folder in os.environ.get("PATH", PATH).split(":"):
+        if os.access(f"{folder}/{PROGRAM}", os.X_OK):
+            return f"{folder}/{PROGRAM}"
+    raise NoSandbox(MISSING)
+
+
+def apart(*, network: bool = False) -> list[str]:
+    """Bubblewrap, the namespaces and the rights; which files are seen is said behind it."""
+    words = [program(), "--die-with-parent"]
+    # Else a program of a guest's could type into the terminal of who runs it (TIOCSTI).
+    words.append("--new-session")
+    # The command is PID 1: a process of bubblewrap's own in there would hold the machine's bwrap
+    # open (/proc/1/exe), for root of the sandbox to write to.
+    words += ["--unshare-pid", "--as-pid-1"]
+    words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    if not network:
+        words.append("--unshare-net")
+    words += ["--cap-drop", "ALL"]
+    for name in _KEPT:
+        words += ["--cap-add", f"CAP_{name}"]
+    return words
+
+
+def tree(root: str, *, read_only: bool) -> list[str]:
+    """A folder of this machine as the sandbox's root."""
+    return ["--ro-bind" if read_only else "--bind", root, "/"]
+
+
+def proc() -> list[str]:
+    """Processes of the sandbox alone; sysctls and sysrq can be read and not written."""
+    return ["--proc", "/proc", "--remount-ro", "/proc"]
+
+
+def devices() -> list[str]:
+    """null, zero, full, random, urandom, tty, pts and shm."""
+    return ["--dev", "/dev"]
+
+
+def memory(path: str, mode: int = 0o755, size: int = _RUN_BYTES) -> list[str]:
+    """A folder in memory that ends with the sandbox."""
+    return ["--perms", f"{mode:o}", "--size", str(size), "--tmpfs", path]
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """What is run, from the root's top."""
+    return ["--chdir", "/", "--", *words]
