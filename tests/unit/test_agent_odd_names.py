@@ -16,8 +16,6 @@ import pytest
 
 from umlaan.agent import baseimage, index, kernel_state, live, root, service, trees, verify
 from umlaan.facts import base as facts
-from umlaan.model.lab import HostData, build_lab
-from umlaan.plan import node as node_plan
 
 ODD = os.fsdecode(b"caf\xe9.c")
 
@@ -166,21 +164,6 @@ def test_a_log_that_cannot_be_turned_stays_open(
     log.say("still here")
     assert "still here" in (tmp_path / "one.log.1").read_text()
     log.close()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"state_dir": "/srv/my lab"},
-        {"root": "/srv/my root.ext4"},
-        {"node": {"disks": ["/srv/a\tdisk"]}},
-        {"node": {"hostfs": "/srv/my files"}},
-    ],
-)
-def test_uml_takes_no_path_with_a_blank(data: dict[str, Any]) -> None:
-    lab = build_lab([HostData("@local", False, data), HostData("@uml/node1", True, data)])
-    with pytest.raises(node_plan.LaunchFault, match="split at blanks; make a link to it without"):
-        node_plan.check_paths(lab.nodes[0])
 
 
 def test_the_checkout_may_stand_in_a_folder_with_a_blank_and_be_used_from_any(

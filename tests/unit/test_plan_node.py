@@ -113,17 +113,6 @@ def test_a_transport_that_the_kernel_has_not() -> None:
         plan.transport_of(node, {"transports": ["vector"]})
 
 
-@pytest.mark.parametrize("path", ["/dev/disk/by-path/pci-0000:00:1f.2", "/srv/a,b"])
-def test_a_root_that_uml_would_split(path: str) -> None:
-    with pytest.raises(plan.LaunchFault, match="separators"):
-        plan.check_paths(node_of(root=path))
-
-
-def test_a_state_dir_too_long_for_a_socket() -> None:
-    with pytest.raises(plan.LaunchFault, match="shorter state_dir"):
-        plan.check_paths(node_of(state_dir="/var/lib/" + "long/" * 12))
-
-
 def test_a_node_that_runs_as_wanted_is_left_alone() -> None:
     lab = lab_of(**NO_DC)
     assert reasons(lab, row_of(lab)) == []

@@ -6,21 +6,43 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from umlaan.model.base import AbsPath, Below, EnvName, Model, OneLine, Sha256, known_names
+from umlaan.model.base import (
+    Below,
+    Command,
+    EnvName,
+    MakeValue,
+    Model,
+    OneLine,
+    OwnPath,
+    OwnTemplate,
+    Sha256,
+    Target,
+    known_names,
+)
 from umlaan.model.toolchain import Toolchain
 
 VariantName = Literal["ioctl", "ipc"]
 GUEST_RUN = "/run/umlaan"
 _NAMES = {"node", "name", "dcid", "cluster", "debug", "remote", "remote_name", "remote_address"}
 _NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name", "base_port"}
+_SIDE = {"node", "name", "cluster", "debug", "dest", "state", "run", "base_port"}
+_REMOTE = {"remote", "remote_name", "remote_address"}
+# What has a value where the key is filled in; all of them in the others.
 _ONLY = {
-    "dc": _NAMES | {"config"},
-    "guest_dc": _NAMES | {"config"},
+    **dict.fromkeys(("init", "guest_init", "init_end"), _SIDE),
+    **dict.fromkeys(("dc", "guest_dc"), _SIDE | {"dcid", "config"}),
+    "dc_end": _SIDE | {"dcid"},
+    "proxy": _SIDE | _REMOTE,
+    "add_node": _SIDE | _REMOTE | {"dcid"},
+    "unbind": _SIDE | {"dcid", "endpoint"},
     "dc_file": {"dcid", "dest", "run"},
     "host_state": {"dest", "run"},
+    **dict.fromkeys(("init_dir", "dc_dir", "proxy_dir", "add_node_dir"), set()),
 }
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-ConfigValue = Annotated[str, StringConstraints(pattern=r"^[^\n\x00\"]*$")]
+ConfigValue = Annotated[OneLine, StringConstraints(pattern=r'^[^"\\]*$')]
+# {cluster} stands in commands as it is.
+Cluster = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 
 
 def host_run(state_dir: str) -> str:
@@ -45,11 +67,11 @@ class BuildStep(Model):
     """
 
     dir: Below
-    targets: tuple[OneLine, ...] = ()
-    variables: dict[EnvName, OneLine] = Field(default_factory=dict)
-    ioctl: dict[EnvName, OneLine] = Field(default_factory=dict)
-    ipc: dict[EnvName, OneLine] = Field(default_factory=dict)
-    command: OneLine | None = Field(None, description="instead of make; no targets then")
+    targets: tuple[Target, ...] = ()
+    variables: dict[EnvName, MakeValue] = Field(default_factory=dict)
+    ioctl: dict[EnvName, MakeValue] = Field(default_factory=dict)
+    ipc: dict[EnvName, MakeValue] = Field(default_factory=dict)
+    command: Command | None = Field(None, description="instead of make; no targets then")
 
     @model_validator(mode="after")
     def _make_or_command(self) -> BuildStep:
@@ -71,39 +93,39 @@ class Programs(Model):
     lab's own on each side, gone with the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
     """
 
-    state: AbsPath = Field("/proc/dvs", description="where the nodes and proxies tables stand")
-    host_state: OneLine | None = Field(None, description="the same on a lab host, if elsewhere")
-    guest_prepare: OneLine | None = Field(
+    state: OwnPath = Field("/proc/dvs", description="where the nodes and proxies tables stand")
+    host_state: OwnTemplate | None = Field(None, description="the same on a lab host, if elsewhere")
+    guest_prepare: Command | None = Field(
         "dmesg -n 1", description="in a guest before all: debug output floods its console"
     )
-    init_dir: OneLine = "dvk-tests"
-    init: OneLine = "./test_dvs_init -n {node} -D {debug} -C {cluster}"
-    guest_init: OneLine | None = Field(None, description="in a guest, where it differs")
-    init_end: OneLine | None = Field(None, description="undoes init; None: only a reboot does")
-    dc_dir: OneLine = "dvk-tests"
-    dc: OneLine | None = "./test_dc_init -d {dcid}"
-    guest_dc: OneLine | None = Field(
+    init_dir: Below = "dvk-tests"
+    init: Command = "./test_dvs_init -n {node} -D {debug} -C {cluster}"
+    guest_init: Command | None = Field(None, description="in a guest, where it differs")
+    init_end: Command | None = Field(None, description="undoes init; None: only a reboot does")
+    dc_dir: Below = "dvk-tests"
+    dc: Command | None = "./test_dc_init -d {dcid}"
+    guest_dc: Command | None = Field(
         None, description="in a guest, where it differs: nothing there needs the DC's init"
     )
     dc_config: dict[ConfigName, int | ConfigValue] = Field(
         default_factory=dict,
         description="entries of the DC's configuration file, {config} in dc: nr_procs, memory, …",
     )
-    dc_file: OneLine | None = Field(
+    dc_file: OwnTemplate | None = Field(
         "/dev/shm/DC{dcid}.sh", description="sets $DC0 to the init's pid; None: dc makes no init"
     )
-    dc_end: OneLine | None = Field(None, description="ends a DC; None: its init gets SIGTERM")
-    proxy_dir: OneLine = "dvk-proxies"
-    proxy: OneLine | None = "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}"
+    dc_end: Command | None = Field(None, description="ends a DC; None: its init gets SIGTERM")
+    proxy_dir: Below = "dvk-proxies"
+    proxy: Command | None = "./lz4tcp_proxy_bat -bBZ -n {remote_name} -i {remote}"
     proxy_restart: Literal["proxy", "node", "lab"] = Field(
         "proxy",
         description="what a new start of a proxy takes: itself, its whole node, or all nodes of "
         "the lab together",
     )
-    add_node_dir: OneLine = "dvk-tests"
-    add_node: OneLine | None = "./test_add_node {dcid} {remote}"
-    unbind: OneLine = "./test_unbind {dcid} {endpoint}"
-    rmtbind: OneLine = "./test_rmtbind {dcid} {endpoint} {remote} {endpoint_name}"
+    add_node_dir: Below = "dvk-tests"
+    add_node: Command | None = "./test_add_node {dcid} {remote}"
+    unbind: Command = "./test_unbind {dcid} {endpoint}"
+    rmtbind: Command = "./test_rmtbind {dcid} {endpoint} {remote} {endpoint_name}"
     environment: dict[EnvName, OneLine] = Field(default_factory=dict)
     beats: bool = Field(False, description="counters of an idle pair move by themselves")
     start_timeout: int = Field(
@@ -140,14 +162,14 @@ class Dvs(Model):
 
     source: OneLine = Field("examples/sample-dvs", description="directory, tarball or git checkout")
     sha256: Sha256 | None = None
-    dest: AbsPath = "/usr/src/dvs"
+    dest: OwnPath = "/usr/src/dvs"
     steps: tuple[BuildStep, ...] = ()
     variants: tuple[VariantName, ...] = ("ioctl", "ipc")
     bits: Literal[32, 64] = 64
     toolchain: Toolchain = "native"
     exclude: tuple[OneLine, ...] = Field((".git",), description="names left out of the copies")
     programs: Programs = Programs()
-    cluster: OneLine = "DVS"
+    cluster: Cluster = "DVS"
     debug: int = Field(0, ge=0, le=0xFFFFFFFF)
 
     @field_validator("dest")

@@ -6,7 +6,18 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from umlaan.model.base import AbsPath, EnvName, Model, NameStr, OneLine, known_names
+from umlaan.model.base import (
+    Command,
+    EnvName,
+    MakeValue,
+    Model,
+    NameStr,
+    OneLine,
+    OwnPath,
+    OwnTemplate,
+    Target,
+    known_names,
+)
 
 
 class HostBoot(Model):
@@ -19,7 +30,7 @@ class HostBoot(Model):
         (), description="kernel parameters, for example net.ifnames=0"
     )
     initramfs: bool = True
-    checks: tuple[OneLine, ...] = Field(
+    checks: tuple[Command, ...] = Field(
         (), description="shell commands on the booted machine; the kernel stays only if all pass"
     )
     timeout: int = Field(600, ge=30, le=7200, description="seconds until the machine must be back")
@@ -29,8 +40,12 @@ class HostBoot(Model):
     @classmethod
     def _no_blank(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for word in value:
-            if not word or any(c.isspace() or c in "'\"\\`$" for c in word):
-                raise ValueError(f"{word!r}: one parameter each, without blanks and quotes")
+            if not word or any(c.isspace() or c in "'\"\\`$;&|<>(){}#*?" for c in word):
+                # What grub's own shell would read otherwise.
+                raise ValueError(
+                    f"{word!r}: one parameter each, without blanks, quotes and ; & | < > ( ) "
+                    "{ } # * ? $"
+                )
         return value
 
 
@@ -46,12 +61,12 @@ class HostModule(Model):
     source: OneLine = Field(
         ..., description="directory, or kernel:DIR for one inside the kernel's own tree"
     )
-    targets: tuple[OneLine, ...] = ("modules",)
-    variables: dict[EnvName, OneLine] = Field(default_factory=lambda: {"KERNELDIR": "{kernel}"})
-    tests: tuple[OneLine, ...] = Field(
+    targets: tuple[Target, ...] = ("modules",)
+    variables: dict[EnvName, MakeValue] = Field(default_factory=lambda: {"KERNELDIR": "{kernel}"})
+    tests: tuple[Command, ...] = Field(
         (), description="host-local tests on the running host kernel, before it is placed"
     )
-    places: tuple[OneLine, ...] = Field(
+    places: tuple[OwnTemplate, ...] = Field(
         ("/lib/modules/{release}/extra/{file}",), description="where the tested file is put"
     )
     load: bool = Field(False, description="keep it loaded, after a boot by systemd as well")
@@ -59,7 +74,9 @@ class HostModule(Model):
     parameters: dict[EnvName, OneLine] = Field(
         default_factory=dict, description="what it is loaded with"
     )
-    devices: dict[AbsPath, Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")]] = Field(
+    devices: dict[
+        OwnPath, Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}:[0-9]{1,7}$")]
+    ] = Field(
         default_factory=dict, description='character devices, MAJOR:MINOR: {"/dev/dvk": "33:0"}'
     )
 
@@ -75,7 +92,11 @@ class HostModule(Model):
     @classmethod
     def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for place in value:
-            if not place.startswith(("/", "{dvs}/", "{state_dir}/")) or place.endswith("/"):
+            if (
+                not place.startswith(("/", "{dvs}/", "{state_dir}/"))
+                or place.endswith("/")
+                or ".." in place.split("/")
+            ):
                 raise ValueError(f"{place!r}: a file's path, from /, {{dvs}}/ or {{state_dir}}/ on")
         return value
 
@@ -83,8 +104,8 @@ class HostModule(Model):
     @classmethod
     def _known(cls, value: dict[str, str]) -> dict[str, str]:
         for word in value.values():
-            if any(c.isspace() or c in "\"'\\#" for c in word):
-                raise ValueError(f"{word!r}: no blanks and quotes")
+            if any(c.isspace() or c in "\"'\\#$`;&|<>" for c in word):
+                raise ValueError(f"{word!r}: no blanks, quotes and # $ ; & | < >")
         known_names(value, {"debug"})
         return value
 
@@ -111,4 +132,4 @@ class Builder(Model):
     """A machine of the inventory's group builder: what is built for a lab host is built there."""
 
     name: OneLine = Field(..., description="pyinfra's name of the host")
-    cache_dir: AbsPath
+    cache_dir: OwnPath

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from umlaan.model.base import AbsPath, EnvName, Model, OneLine, Sha256
+from umlaan.model.base import AbsPath, EnvName, MakeValue, Model, OneLine, Sha256
 from umlaan.model.toolchain import Toolchain
 
 TARBALL = re.compile(r"\.(tar|tgz|tar\.(gz|xz|bz2|zst))$")
@@ -28,7 +28,7 @@ class Source(Model):
     suite: str | None = Field(None, pattern=r"^[a-z][a-z0-9.-]*$")
     directory: AbsPath | None = None
     tarball: AbsPath | None = None
-    url: str | None = Field(None, pattern=r"^(https?|file)://\S+$")
+    url: str | None = Field(None, pattern=r"^(https?|file)://[!-~]+$", max_length=2000)
     sha256: Sha256 | None = None
     ready: bool = Field(False, description="the source is a built kernel already")
 
@@ -78,13 +78,13 @@ class Kernel(Model):
     )
     arch: Literal["um", "x86_64", "i386"] = "um"
     subarch: Literal["x86_64", "i386"] = "x86_64"
-    base: str = Field("allnoconfig", description="allnoconfig, defconfig, tinyconfig or a file")
-    fragments: tuple[str, ...] = Field(
+    base: OneLine = Field("allnoconfig", description="allnoconfig, defconfig, tinyconfig or a file")
+    fragments: tuple[OneLine, ...] = Field(
         ("templates/kernel/uml-guest.config",), description="files on the machine that runs pyinfra"
     )
     options: dict[str, str] = Field(default_factory=dict, description="single options, last word")
     toolchain: Toolchain = "native"
-    make: dict[EnvName, OneLine] = Field(default_factory=dict, description="variables for make")
+    make: dict[EnvName, MakeValue] = Field(default_factory=dict, description="variables for make")
     fixes: bool = Field(True, description="apply umlaan's fixes for old kernels, each said")
     modules: bool = Field(
         True, description="what is configured as a module is built and put into the nodes' roots"
@@ -145,8 +145,11 @@ def option_value(value: Any) -> str:
     if value is False or value is None:
         return "n"
     text = str(value)
-    if text in ("y", "m", "n") or re.fullmatch(r"-?\d+|0x[0-9a-fA-F]+", text):
+    if any(c in "$`" or not c.isprintable() for c in text):
+        # make reads the configuration, and would run a $(shell …) in it.
+        raise ValueError(f"{text!r}: one line of text, without $ and `")
+    if text in ("y", "m", "n") or re.fullmatch(r"-?[0-9]+|0x[0-9a-fA-F]+", text):
         return text
-    if text.startswith('"') and text.endswith('"'):
+    if re.fullmatch(r'"([^"\\]|\\.)*"', text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

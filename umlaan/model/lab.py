@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from umlaan.model.base import AbsPath, DataError, Model, NameStr, with_dotted
+from umlaan.model import places
+from umlaan.model.base import DataError, Model, NameStr, OneLine, OwnPath, with_dotted
 from umlaan.model.dvs import Dvs
 from umlaan.model.host import LabHost
 from umlaan.model.hostkernel import Builder, HostBoot, HostModule
@@ -20,19 +20,17 @@ from umlaan.model.network import Network
 from umlaan.model.node import Node, NodeSettings
 from umlaan.model.root import Root
 
-# Destroy removes log, run, ssh and others in the state folder: these are never umlaan's alone.
-_SHARED = re.compile(
-    r"/|/(bin|boot|dev|etc|home|lib|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)"
-    r"|/home/[^/]+|/usr/(local|share|src|lib)|/var/(cache|lib|log|opt|run|spool|tmp)"
-)
+_UML_NAME = re.compile(r"node(0|[1-9][0-9]{0,3})")
 
 
 class Settings(Model):
     """Every key that group_data may hold, with its default. A user changes only these."""
 
     lab: NameStr = "umlaan"
-    state_dir: AbsPath | None = Field(None, description="default /var/lib/umlaan/LAB")
-    cache_dir: AbsPath = "/root/.cache/umlaan"
+    state_dir: OwnPath | None = Field(
+        None, description="the lab's own folder; default /var/lib/umlaan/LAB"
+    )
+    cache_dir: OwnPath = "/root/.cache/umlaan"
     network: Network = Network()
     kernel: Kernel = Kernel()
     host_kernel: Kernel | None = None
@@ -47,13 +45,15 @@ class Settings(Model):
         "never", description="whether a run may reboot a lab host where only that does it"
     )
     number: int | None = Field(None, ge=0, le=31, description="this host's node number")
-    lab_host: str | None = Field(None, description="which lab host carries this node")
-    builder: str | None = Field(None, description="host of the group builder; default its first")
+    lab_host: OneLine | None = Field(None, description="which lab host carries this node")
+    builder: OneLine | None = Field(
+        None, description="host of the group builder; default its first"
+    )
 
     @field_validator("state_dir")
     @classmethod
     def _its_own(cls, value: str | None) -> str | None:
-        if value is not None and _SHARED.fullmatch(posixpath.normpath(value)):
+        if value is not None and places.is_shared(value):
             raise ValueError(
                 "must be a folder of the lab's own: destroy removes log, run, ssh and others in "
                 f"it; for example {value.rstrip('/')}/umlaan"
@@ -78,11 +78,13 @@ class Settings(Model):
     @classmethod
     def _outlives_the_lab(cls, value: str, info: ValidationInfo) -> str:
         state = info.data.get("state_dir")
-        if state is not None and posixpath.commonpath([state, value]) == posixpath.normpath(state):
+        if state is not None and places.is_within(value, state):
             raise ValueError(
                 f"must stand outside state_dir ({state}): destroy leaves what is built, and "
                 "removes what is in there"
             )
+        if state is not None and places.is_within(state, value):
+            raise ValueError(f"must not hold state_dir ({state}): what is built there outlives it")
         return value
 
 
@@ -116,7 +118,7 @@ def _lines(error: ValidationError, host: str, locate: Locate) -> list[str]:
     lines = []
     for fault in error.errors():
         loc = [str(part) for part in fault["loc"]]
-        key = ".".join(loc)
+        key = _shown(".".join(loc))
         place = locate(host, loc[0] if loc else "")
         if fault["type"] == "extra_forbidden":
             allowed = ", ".join(_siblings(fault["loc"]))
@@ -147,6 +149,11 @@ def _model_in(annotation: Any) -> Any:
         if found is not None:
             return found
     return None
+
+
+def _shown(key: str) -> str:
+    """A key as one word of a message, whatever was typed."""
+    return key if key.isprintable() and len(key) <= 80 else _short(key)
 
 
 def _short(value: Any) -> str:
@@ -249,6 +256,7 @@ def build_lab(rows: list[HostData], locate: Locate = _nowhere) -> Lab:
         ),
     )
     _check_clashes(lab, locate)
+    places.check(lab, locate)
     return lab
 
 
@@ -290,10 +298,12 @@ def _lab_host(name: str, settings: Settings, *, first: bool) -> LabHost:
 
 def _node(row: HostData, settings: Settings, hosts: tuple[LabHost, ...], locate: Locate) -> Node:
     short = row.name.removeprefix("@uml/")
-    digits = short.removeprefix("node")
-    if not short.startswith("node") or not digits.isdigit() or str(int(digits)) != digits:
+    # isdigit() would take any script's digits, and int() not all of those.
+    named = _UML_NAME.fullmatch(short)
+    if named is None:
         raise DataError(
-            f"inventory.py: {row.name}: a UML node is named @uml/nodeN, N its number (0 to 31)"
+            f"inventory.py: {_shown(row.name)}: a UML node is named @uml/nodeN, N its number "
+            "(0 to 31)"
         )
     carrier = settings.lab_host or hosts[0].name
     host = next((h for h in hosts if h.name == carrier), None)
@@ -303,7 +313,7 @@ def _node(row: HostData, settings: Settings, hosts: tuple[LabHost, ...], locate:
         raise DataError(f"{place}: lab_host: {carrier!r} is no lab host; allowed: {known}")
     try:
         node = Node(
-            number=int(digits),
+            number=int(named[1]),
             host=carrier,
             network=settings.network,
             kernel=settings.kernel,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from umlaan.model.base import EnvName, Model, OneLine, Size, known_names, size_bytes
+from umlaan.model.base import Below, Command, EnvName, Model, OneLine, Size, known_names, size_bytes
 
 TestName = Literal["message", "copy", "m3ftp-get", "m3ftp-put", "scp-get", "scp-put", "ping"]
 ALL_TESTS: tuple[TestName, ...] = (
@@ -43,30 +43,30 @@ class MeasurePrograms(Model):
     {remote_file} {local_file}.
     """
 
-    loop_dir: OneLine = Field(
+    loop_dir: Below = Field(
         "dvk-proxies/test", description="may hold {server} and {client}, node numbers"
     )
-    message_server: OneLine = "./loop_r-s_server {children} {count}"
-    message_client: OneLine = "./loop_sr_client {children} {count}"
-    copy_server: OneLine = "./loop_copy_server {children} {count} {size}"
-    copy_client: OneLine = "./loop_copy_client {children}"
+    message_server: Command = "./loop_r-s_server {children} {count}"
+    message_client: Command = "./loop_sr_client {children} {count}"
+    copy_server: Command = "./loop_copy_server {children} {count} {size}"
+    copy_client: Command = "./loop_copy_client {children}"
     loop_nodes: tuple[tuple[int, int], ...] | None = Field(
         None, description="(server, client) pairs that loop programs are compiled for; None: any"
     )
-    m3ftp_dir: OneLine = "dvk-proxies/test/m3ftp"
-    m3ftp_server: OneLine = "./m3ftpd {dcid} {server_ep}"
-    m3ftp_get: OneLine = "./m3ftp -g {dcid} {server_ep} {client_ep} {remote_file} {local_file}"
-    m3ftp_put: OneLine = "./m3ftp -p {dcid} {server_ep} {client_ep} {remote_file} {local_file}"
-    m3ftp_log: OneLine = Field("m3ftpd.log", description="where m3ftpd writes its figures")
+    m3ftp_dir: Below = "dvk-proxies/test/m3ftp"
+    m3ftp_server: Command = "./m3ftpd {dcid} {server_ep}"
+    m3ftp_get: Command = "./m3ftp -g {dcid} {server_ep} {client_ep} {remote_file} {local_file}"
+    m3ftp_put: Command = "./m3ftp -p {dcid} {server_ep} {client_ep} {remote_file} {local_file}"
+    m3ftp_log: Below = Field("m3ftpd.log", description="where m3ftpd writes its figures")
     m3ftp_endpoints: tuple[int, int] = Field(
         (20, 21), description="of the side with the lower node number, and of the other"
     )
     # Sample tree and real DVS alike: a bound endpoint is a row of DCn/procs, the third column.
-    ready: OneLine = Field(
+    ready: Command = Field(
         "awk -v e={server_ep} '$3 == e {{found = 1}} END {{exit !found}}' {state}/DC{dcid}/procs",
         description="exits 0 once the server has bound its endpoint",
     )
-    buffer: OneLine | None = Field(
+    buffer: Command | None = Field(
         None,
         description="prints the m3ftp buffer in force, bytes; None where {buffer} sets it and "
         "m3ftp prints what it took",
@@ -86,8 +86,9 @@ class MeasurePrograms(Model):
 
     @field_validator("*")
     @classmethod
-    def _known_names(cls, value: object) -> object:
-        return known_names(value, _NAMES)
+    def _known_names(cls, value: object, info: ValidationInfo) -> object:
+        is_folder = info.field_name in ("loop_dir", "m3ftp_dir")
+        return known_names(value, {"server", "client"} if is_folder else _NAMES)
 
 
 class Measure(Model):

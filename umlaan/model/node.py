@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from umlaan.model.base import AbsPath, Model, OneLine, Size
+from umlaan.model.base import AbsPath, DiskPath, Memory, Model, OneLine, OwnPath, WordPath
 from umlaan.model.kernel import Kernel
 from umlaan.model.network import Network, mac_of
 from umlaan.model.root import Root
@@ -18,11 +18,11 @@ Transport = Literal["auto", "tuntap", "vector"]
 class NodeSettings(Model):
     """What a user sets for all nodes or for one: the values of the procedure's command line."""
 
-    mem: Size = "1024M"
+    mem: Memory = "1024M"
     transport: Transport = "auto"
     extra_args: tuple[OneLine, ...] = ()
-    disks: tuple[AbsPath, ...] = Field((), max_length=7, description="ubdb, ubdc, … in order")
-    hostfs: AbsPath | None = Field(None, description="a directory of the lab host at /host")
+    disks: tuple[DiskPath, ...] = Field((), max_length=7, description="ubdb, ubdc, … in order")
+    hostfs: WordPath | None = Field(None, description="a directory of the lab host at /host")
     dcid: int | None = Field(0, ge=0, le=31, description="DC whose PID namespace holds the UML")
     tmpdir: AbsPath | None = Field(None, description="holds the guest's memory; /dev/shm if none")
     address: IPv4Address | None = None
@@ -49,7 +49,7 @@ class Node(Model):
     kernel: Kernel
     root: Root
     settings: NodeSettings
-    state_dir: AbsPath
+    state_dir: OwnPath
 
     @property
     def name(self) -> str:

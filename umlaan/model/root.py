@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from umlaan.model.base import AbsPath, Model, OneLine, Size, Suite
+from umlaan.model.base import DiskPath, ImageSize, Mirror, Model, Package, Suite
 
 
 class MadeRoot(Model):
@@ -14,9 +14,9 @@ class MadeRoot(Model):
 
     suite: Suite = "bookworm"
     arch: Literal["amd64", "i386"] = "amd64"
-    mirror: OneLine | None = None
-    packages: tuple[OneLine, ...] = Field((), description="beyond what a node needs")
-    size: Size = "2G"
+    mirror: Mirror | None = None
+    packages: tuple[Package, ...] = Field((), description="beyond what a node needs")
+    size: ImageSize = "2G"
 
 
 class Root(Model):
@@ -26,7 +26,7 @@ class Root(Model):
     never formatted and never repartitioned. As one word: ``/dev/sdb6`` or ``/srv/node1.ext4``.
     """
 
-    device: AbsPath | None = None
+    device: DiskPath | None = None
     made: MadeRoot | None = None
     install_sshd: bool = Field(False, description="install openssh-server in a root that lacks it")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from umlaan.model.base import Model, OneLine, Suite
+from umlaan.model.base import Mirror, Model, Package, Suite
 
 
 class BuildRoot(Model):
@@ -12,8 +12,8 @@ class BuildRoot(Model):
 
     suite: Suite
     arch: Literal["amd64", "i386", "arm64"] = "amd64"
-    mirror: OneLine | None = None
-    packages: tuple[OneLine, ...] = ()
+    mirror: Mirror | None = None
+    packages: tuple[Package, ...] = ()
 
 
 Toolchain = Literal["native"] | BuildRoot

@@ -17,10 +17,6 @@ from umlaan.plan.verdict import NodeState
 
 Row = dict[str, Any]
 Transport = Literal["tuntap", "vector"]
-# A unix socket's path has at most 107 bytes; ssh puts 17 characters of its own behind a new one.
-SOCKET_MAX = 107 - 17
-# UML takes these for separators inside ubda=.
-_SEPARATORS = ",:"
 # How long a running node may take to answer a look, as a part of what it may take to boot.
 _REACH = 1 / 90
 
@@ -116,28 +112,6 @@ def interface_of(transport: str) -> str:
     return "vec0" if transport == "vector" else "eth0"
 
 
-def check_paths(node: Node) -> None:
-    """LaunchFault for a path that UML cannot take."""
-    for path in (node.root_path, *node.settings.disks):
-        if any(c in path for c in _SEPARATORS):
-            raise LaunchFault(
-                f"{node.name}: {path}: UML reads , and : in a disk's path as separators; "
-                "make a link to it without them and name that"
-            )
-    for path in (node.state_dir, node.root_path, *node.settings.disks, node.settings.hostfs or ""):
-        if any(c.isspace() for c in path):
-            raise LaunchFault(
-                f"{node.name}: {path}: the kernel's command line is split at blanks; "
-                "make a link to it without them and name that"
-            )
-    longest = f"{node.uml_dir}/{node.umid}/mconsole"
-    if len(longest) > SOCKET_MAX:
-        raise LaunchFault(
-            f"state_dir: {longest} is too long for a socket ({len(longest)} of {SOCKET_MAX} "
-            "characters); choose a shorter state_dir"
-        )
-
-
 def command_line(node: Node, transport: Transport) -> list[str]:
     """The kernel and its words, from templates/launch.j2."""
     text = render("launch.j2", node=node, settings=node.settings, transport=transport)
@@ -146,7 +120,6 @@ def command_line(node: Node, transport: Transport) -> list[str]:
 
 def wanted_launch(lab: Lab, node: Node, row: Row | None) -> Launch:
     """How a node should run, given what the lab host has. LaunchFault if it cannot."""
-    check_paths(node)
     stamp = (row or {}).get("kernel")
     path, made_here = dc_file(lab, node)
     dc = (row or {}).get("dc")
