@@ -163,10 +163,11 @@ def test_a_transport_that_is_not_there_fails() -> None:
 
 
 @pytest.mark.parametrize("state", ["null", json.dumps({"node1": row_of(running=False)})])
-def test_a_path_that_uml_cannot_take_fails_also_where_the_lab_host_says_nothing(
+def test_what_cannot_be_launched_fails_also_where_the_lab_host_says_nothing(
     state: str,
 ) -> None:
-    node = lab_of(dvs=None, state_dir="/srv/my lab").node("node1")
+    kernel = {"source": "ready:/x", "transports": ["vector"]}
+    node = lab_of(dvs=None, kernel=kernel, node={"transport": "tuntap"}).node("node1")
     (command,) = commands_of(
         operations.running,
         node,
@@ -175,7 +176,7 @@ def test_a_path_that_uml_cannot_take_fails_also_where_the_lab_host_says_nothing(
         data=DATA,
         stage=StateStage.Prepare,
     )
-    assert command.startswith("node1: /srv/my lab: the kernel's command line is split at blanks")
+    assert command == "node.transport: tuntap is not in node1's kernel; it has vector"
 
 
 def test_a_booting_node_is_awaited_and_that_is_no_change() -> None:
