@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import getpass
 import io
+import json
 import os
 import shlex
 import socket
@@ -22,6 +23,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
 from umlaan import outcome
+from umlaan.agent import mark
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -133,6 +135,9 @@ def _begin(state: State, asked: Verdict) -> Run:
     if not run.dry:
         for host in lab.hosts:
             run.locks.append(_lock(state.inventory.get_host(host.name), host))
+    else:
+        for host in lab.hosts:
+            _look(state.inventory.get_host(host.name), host)
     state.umlaan_run = run  # type: ignore[attr-defined]
     atexit.register(_last_line, run)
     return run
@@ -166,6 +171,18 @@ def holder() -> str:
 def _lock(host: Host, lab_host: LabHost) -> Any:
     """One run at a time: a process on the lab host holds the lock while this run lives."""
     words = shlex.join(lablock.words(lab_host.lab, holder()))
+    kept, answer = _first_line(host, words)
+    if kept is None:
+        return None
+    if (refused := lablock.refusal(host.name, answer)) is not None:
+        # A channel that is still held when the interpreter ends would end it with a traceback.
+        kept = None
+        raise DeployError(refused)
+    return kept
+
+
+def _first_line(host: Host, words: str) -> tuple[Any, str]:
+    """The agent started on a lab host, and its first line; (None, "") where it is not connected."""
     try:
         command = f"exec env {agent(host)} {words}"
     except OSError as error:
@@ -175,17 +192,29 @@ def _lock(host: Host, lab_host: LabHost) -> Any:
             ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        answer = process.stdout.readline().strip()
-        kept: Any = process
-    else:
-        client = getattr(host.connector, "client", None)
-        if client is None:
-            return None
-        stdin, stdout, _ = client.exec_command(command)
-        answer = stdout.readline().strip()
-        kept = (stdin, stdout)
-    if (refused := lablock.refusal(host.name, answer)) is not None:
-        # A channel that is still held when the interpreter ends would end it with a traceback.
-        kept = stdin = stdout = None
-        raise DeployError(refused)
-    return kept
+        return process, process.stdout.readline().strip()
+    client = getattr(host.connector, "client", None)
+    if client is None:
+        return None, ""
+    stdin, stdout, _ = client.exec_command(command)
+    return (stdin, stdout), stdout.readline().strip()
+
+
+def _look(host: Host, lab_host: LabHost) -> None:
+    """What a dry run, which takes no lock, refuses at once: a state folder that is not the lab's.
+
+    A machine without python3 says nothing here, and the preflight tells its user.
+    """
+    if not host.connected:
+        return
+    words = ["mark", "state", lab_host.lab, lab_host.state_dir]
+    kind, text = mark.standing(*words[2:]) if _as_root_here(host) else ("", "")
+    if not kind:
+        _, answer = _first_line(host, shlex.join(words))
+        kind, text = json.loads(answer) if answer.startswith("[") else ("", "")
+    if kind == "refused":
+        raise DeployError(f"{host.name}: {text}")
+
+
+def _as_root_here(host: Host) -> bool:
+    return type(host.connector).__name__ == "LocalConnector" and os.geteuid() == 0

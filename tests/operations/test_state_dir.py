@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.operations.support import commands_of
 from umlaan.operations import state_dir
 
@@ -14,7 +16,8 @@ def test_what_is_there_is_named_and_removed() -> None:
     reasons: list[tuple[str, str]] = []
     said = {"remove list": '["nodes", "ssh"]'}
     commands = commands_of(state_dir.removed, responses=said, reasons=reasons)
-    assert commands == ['umlaan-agent remove do \'{"state_dir": "/var/lib/umlaan/umlaan"}\'']
+    spec = json.dumps({"state_dir": "/var/lib/umlaan/umlaan", "lab": "umlaan"})
+    assert commands == [f"umlaan-agent remove do '{spec}'"]
     assert reasons == [
         ("@fake/lab", "state folder /var/lib/umlaan/umlaan: remove nodes, ssh"),
     ]

@@ -143,9 +143,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"state_dir": "/srv/my lab"}, "state_dir: must be made of letters, digits and /"),
     ({"state_dir": "/srv/lab;reboot"}, "state_dir: must be made of letters, digits and /"),
     ({"state_dir": "/srv/%n"}, "state_dir: must be made of letters, digits and /"),
-    ({"state_dir": "/srv/" + "long/" * 12}, "(95 of 90 bytes); choose a shorter state_dir"),
-    # 60 characters and 88 bytes.
-    ({"state_dir": "/srv/" + "é" * 28}, "bytes); choose a shorter state_dir"),
+    ({"state_dir": "/srv/" + "long/" * 15}, "(112 of 107 bytes); choose a shorter state_dir"),
+    # 45 characters.
+    ({"state_dir": "/srv/" + "é" * 40}, "(118 of 107 bytes); choose a shorter state_dir"),
     ({"root": "/srv/my root.ext4"}, "root.device: must be without blanks"),
     ({"root": "/srv/a,b"}, "root.device: must be without , and :"),
     ({"root": "/dev/disk/by-path/pci-0000:00:1f.2"}, "make a link to it without them"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,16 +180,26 @@ def test_a_folder_that_is_not_there_yet_counts_where_it_will_be(tmp_path: Any) -
     assert agent.openable("/no/such/device") == "No such file or directory"
 
 
-def test_a_users_folders_are_not_taken_for_the_labs(tmp_path: Path) -> None:
-    state = tmp_path / "project"
-    assert agent.taken(str(state)) == []
-    (state / "notes").mkdir(parents=True)
-    assert agent.taken(str(state)) == []
-    for name in ("backup", "log"):
-        (state / name).mkdir()
-    assert agent.taken(str(state)) == ["log", "backup"]
-    (line,) = report(taken=["log", "backup"]).lacks
-    assert line.startswith("state_dir: /var/lib/umlaan/umlaan holds log, backup that no lab made")
-    # What a first run leaves that was cut off after its first stage.
-    (state / "log/packages.log").write_text("")
-    assert agent.taken(str(state)) == []
+def test_a_folder_that_is_not_the_labs_is_a_lack() -> None:
+    text = "state_dir: /var/lib/umlaan/umlaan holds log and no lab.json: it is no lab's folder"
+    assert report(state={"kind": "refused", "text": text, "real": "/x"}).lacks == (text,)
+
+
+def test_a_link_to_a_folder_of_the_systems_is_a_lack() -> None:
+    (line,) = report(state={"kind": "new", "text": "", "real": "/srv"}).lacks
+    assert line.startswith("state_dir: /var/lib/umlaan/umlaan leads to /srv, which is not the lab")
+
+
+def test_what_a_link_makes_a_part_of_the_labs_folder_is_a_lack() -> None:
+    rows = [["/srv/a.ext4", "/var/lib/umlaan/umlaan", "in"]]
+    (line,) = report({"root": "/srv/a.ext4"}, clashes=rows).lacks
+    assert line == (
+        "root: /srv/a.ext4 lies in state_dir (/var/lib/umlaan/umlaan), a folder of the lab's own; "
+        "put it elsewhere"
+    )
+
+
+def test_one_file_by_two_names_is_a_lack() -> None:
+    data = {"node": {"disks": ["/srv/a", "/srv/b"]}}
+    (line,) = report(data, twice=[["/srv/a", "/srv/b"]]).lacks
+    assert line.endswith("/srv/b and /srv/a are one and the same; each needs its own")

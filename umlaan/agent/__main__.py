@@ -7,6 +7,8 @@ import io
 import os
 import sys
 
+from umlaan.agent import mark
+
 VERBS = {
     "node-state": "node",
     "node-start": "start",
@@ -23,6 +25,7 @@ VERBS = {
     "run": "run",
     "hash": "index",
     "lock": "lock",
+    "mark": "mark",
     "network": "network",
     "probe": "preflight",
     "dvs": "dvs",
@@ -70,6 +73,10 @@ def main(argv: list[str]) -> int:
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", ""))
     # What root makes here is never writable for others, and readable where it is to be.
     os.umask(UMASK)
+    if text := mark.refusal(argv, mark.named(os.environ)):
+        # The lab's lock is answered on standard output, everything else that fails on the other.
+        print(text, file=sys.stdout if argv[0] == "lock" else sys.stderr, flush=True)
+        return mark.REFUSED
     module = importlib.import_module(f"umlaan.agent.{VERBS[argv[0]]}")
     return int(module.main(argv[1:]))
 

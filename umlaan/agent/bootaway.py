@@ -6,13 +6,13 @@ saved default. A kernel that runs is never taken away.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import sys
 from typing import Any
 
+from umlaan.agent import mark
 from umlaan.agent.boot import before_path, remove, stamps_of, state
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import read_json
@@ -58,8 +58,7 @@ def away(spec: dict[str, Any]) -> None:
         run(["update-grub"])
     shutil.rmtree(f"{spec['state_dir']}/host-kernel", ignore_errors=True)
     # The rest went with an earlier destroy, while the kernel still ran.
-    with contextlib.suppress(OSError):
-        os.rmdir(spec["state_dir"])
+    mark.away(spec["state_dir"])
 
 
 def default_back(spec: dict[str, Any], ours: list[str]) -> None:

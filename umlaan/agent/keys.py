@@ -31,6 +31,21 @@ def _public(path: str) -> str | None:
         return None
 
 
+def _foreign(path: str, lab: str) -> bool:
+    """Whether a key that stands there is not one of this lab's, as the comment in it says."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        with open(f"{path}.pub") as file:
+            said = file.read()
+    except OSError:
+        try:
+            said = _keygen("-y", "-f", path).decode(errors="replace")
+        except ValueError:
+            return False
+    return said.split()[2:] != ["umlaan", lab]
+
+
 def known_hosts(spec: dict[str, Any]) -> str:
     """Each guest under its name and its address."""
     lines = []
@@ -45,7 +60,7 @@ def missing(spec: dict[str, Any]) -> list[str]:
     lacking = [
         name
         for name, path in _paths(spec).items()
-        if _public(path) is None or not os.path.exists(path)
+        if _public(path) is None or not os.path.exists(path) or _foreign(path, spec["lab"])
     ]
     try:
         with open(f"{spec['dir']}/known_hosts") as file:
@@ -62,6 +77,8 @@ def make(spec: dict[str, Any]) -> None:
     for name, path in _paths(spec).items():
         if name not in lacking:
             continue
+        if _foreign(path, spec["lab"]):
+            raise ValueError(f"{path} is not lab {spec['lab']}'s key; move it away")
         if os.path.exists(path):
             try:
                 write_atomic(f"{path}.pub", _keygen("-y", "-f", path))

@@ -1,33 +1,24 @@
 """``probe SPEC``: what this machine is and has, as one JSON value, before anything is changed.
 
-SPEC is JSON: {"state_dir", "cache_dir", "namespace": bool, "pid_namespace": bool,
-"paths": [...], "memory_folders": [...]}. Nothing is written, and no network is used.
-plan/preflight.py judges the answer.
+SPEC is JSON: {"lab", "state_dir", "cache_dir", "namespace": bool, "pid_namespace": bool,
+"paths": [...], "memory_folders": [...], "theirs": [[path, around], ...]}.
+Nothing is written, and no network is used. plan/preflight.py judges the answer.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 from typing import Any
 
-from umlaan.agent import trust
-from umlaan.agent.remove import OURS
+from umlaan.agent import mark, trust
 
 COMMANDS = ("apt-get", "ip", "unshare", "nsenter", "losetup", "mke2fs", "mmdebstrap", "ccache")
-# What a lab's first stages leave in its state folder, each before anything else there.
-SIGNS = (
-    "nodes/node*",
-    "kernels/*/s*.json",
-    "ssh/id_ed25519",
-    *(f"log/{name}.log" for name in ("packages", "base-image", "dvs-build", "kernel-*")),
-    "log/buildroot-*.log",
-)
 FILE_SYSTEMS = "/proc/filesystems"
 
 
@@ -135,11 +126,51 @@ def filled(folder: str) -> list[str]:
         return []
 
 
-def taken(state: str) -> list[str]:
-    """Folders of another's in a state folder where no lab was yet: destroy would remove them."""
-    there = [name for name in OURS if os.path.lexists(f"{state}/{name}")]
-    found = (glob.glob(f"{glob.escape(state)}/{sign}") for sign in SIGNS)
-    return [] if any(found) else there
+def identity(path: str) -> tuple[int, int] | None:
+    """What a path leads to, by whatever name, link or mount; None where nothing is."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return (-1, info.st_rdev) if stat.S_ISBLK(info.st_mode) else (info.st_dev, info.st_ino)
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether a path leads to a folder or below it, the links and mounts on both ways followed."""
+    real, top = os.path.realpath(path), os.path.realpath(folder)
+    wanted = identity(top)
+    while True:
+        if real == top or (wanted is not None and identity(real) == wanted):
+            return True
+        if real == "/":
+            return False
+        real = os.path.dirname(real)
+
+
+def clashes(theirs: list[list[Any]], folders: tuple[str, ...]) -> list[list[str]]:
+    """[path of the user's, folder of the lab's, in or around] of those that lie in one another."""
+    rows = []
+    for path, around in theirs:
+        for folder in folders:
+            if within(path, folder):
+                rows.append([path, folder, "in"])
+            elif around and within(folder, path):
+                rows.append([path, folder, "around"])
+    return rows
+
+
+def twice(paths: list[str]) -> list[list[str]]:
+    """Pairs of the given names that lead to one and the same file or device."""
+    seen: dict[tuple[int, int], str] = {}
+    rows = []
+    for path in paths:
+        found = identity(path)
+        if found is None or os.path.isdir(path):
+            continue
+        if found in seen:
+            rows.append([seen[found], path])
+        seen.setdefault(found, path)
+    return rows
 
 
 def not_own(spec: dict[str, Any]) -> dict[str, str]:
@@ -181,8 +212,10 @@ def probe(spec: dict[str, Any]) -> dict[str, Any]:
             for name in filled(f"{state}/nodes")
             if os.path.exists(f"{state}/nodes/{name}/root.ext4")
         ],
-        "taken": taken(state),
         "not_own": not_own(spec),
+        "state": mark.summary(spec["lab"], state),
+        "clashes": clashes(spec["theirs"], (state, cache)),
+        "twice": twice(spec["paths"]),
         "missing_paths": [path for path in spec["paths"] if not os.path.exists(path)],
     }
 

@@ -1,29 +1,117 @@
 """``remove SPEC``: what is left of a lab in its state folder, and its removal.
 
-Only folders that umlaan makes are named; the state folder itself goes when nothing else is in it,
-so a file that a user put there survives. ``list`` prints what is there, ``strays`` the nodes that
-run without being in the inventory, ``do`` removes.
+Only what umlaan makes there is named, file by file or, where a folder is wholly its own, as that
+folder. All else stays, the folders around it as well, and is said. ``list`` prints what is there,
+``strays`` the nodes that run without being in the inventory, ``do`` removes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
-from umlaan.agent import node
+from umlaan.agent import mark, node
 from umlaan.agent.files import mounts_below
 
-OURS = ("nodes", "kernels", "dvs", "ssh", "log", "run", "toolchain", "backup", "at-boot", "modules")
+# What a name is: a file, a folder that is umlaan's with all in it, or one that holds what is named.
+Own = Literal["file", "whole"] | dict[str, Any]
+# A file on its way to its name, as a killed run leaves it.
+_NEW = r"(\.new[^/]*|\.old|\.aside|\.umlaan-new)?"
+_NODE = "node[0-9]+"
+_KEYS = rf"(id_ed25519|{_NODE}_host_ed25519_key)(\.new)?(\.pub)?"
+_LOGS = (
+    r"(packages|base-image|dvs-build|dvs-[a-z0-9-]+|(kernel|module|buildroot|build-root)"
+    r"-[a-z0-9._-]+|host-kernel-install)\.log(\.[0-9]+)?"
+)
+TREE: dict[str, Own] = {
+    "nodes": {
+        _NODE: {
+            r"root\.ext4(\.json)?" + _NEW: "file",
+            r"(launch|at-boot)\.json" + _NEW: "file",
+            r"(launch\.lock|console\.log(\.1)?|console\.sock|ssh(\.[A-Za-z0-9]{16})?)": "file",
+            "uml": "whole",
+        }
+    },
+    "kernels": {r"[0-9a-f]{12}" + _NEW: "whole", r"[0-9a-f]{12}\.tar\.gz": "file"},
+    "modules": {
+        r"[a-z0-9-]+(\.(new|old|before))?": "whole",
+        r"[a-z0-9-]+(\.(placed|loaded|armed))?\.json" + _NEW: "file",
+        r"[a-z0-9-]+\.tar\.gz": "file",
+    },
+    "dvs": {
+        r"(ioctl|ipc)": "whole",
+        r"(ioctl|ipc)\.stamp\.json" + _NEW: "file",
+        r"dvs\.tar\.gz" + _NEW: "file",
+    },
+    "services": {
+        r"(up|keep|inittab|dc[0-9]+\.cfg)": "file",
+        r"(dvs-proxy-node[0-9]+|dvs-join|\.new\.[A-Za-z0-9]+)": "whole",
+    },
+    "ssh": {_KEYS: "file", "known_hosts" + _NEW: "file"},
+    "log": {_LOGS: "file"},
+    "run": "whole",
+    "backup": {"etc": {"hosts" + _NEW: "file", "netns": {"[a-z0-9-]+": {"hosts" + _NEW: "file"}}}},
+    "at-boot": {r"agent-[0-9a-f]{16}\.zip" + _NEW: "file"},
+    r"network\.sh" + _NEW: "file",
+}
+# These stay when a lab goes: snapshots for good, the other until its kernel runs no longer.
+STAYS = ("snapshots", "host-kernel")
+
+
+def ours(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
+    """The paths below a folder that destroy removes: files and whole folders, no link followed."""
+    for name in sorted(_listed(folder)):
+        own = next((o for p, o in (tree or TREE).items() if re.fullmatch(p, name)), None)
+        path = f"{folder}/{name}"
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+        if isinstance(own, dict):
+            if is_folder:
+                yield from ours(path, own)
+        elif own == ("whole" if is_folder else "file"):
+            yield path
+
+
+def holders(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
+    """The folders around those, the innermost first: they go where nothing else is in them."""
+    for name in sorted(_listed(folder)):
+        own = next((o for p, o in (tree or TREE).items() if re.fullmatch(p, name)), None)
+        path = f"{folder}/{name}"
+        if isinstance(own, dict) and stat.S_ISDIR(os.lstat(path).st_mode):
+            yield from holders(path, own)
+            yield path
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def present(spec: dict[str, Any]) -> list[str]:
-    """Names of ours that are there, below the state folder."""
+    """First names of what is to go; the mark's alone, where the folder holds nothing else."""
     folder = spec["state_dir"]
-    return [name for name in (*OURS, *spec.get("files", [])) if os.path.lexists(f"{folder}/{name}")]
+    paths = [*ours(folder), *(path for path in holders(folder) if not os.listdir(path))]
+    found = dict.fromkeys(path.removeprefix(f"{folder}/").split("/")[0] for path in paths)
+    return list(found) or [name for name in _listed(folder) if _listed(folder) == [mark.MARK]]
+
+
+def theirs(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
+    """What is no file of umlaan's, the outermost name of each."""
+    for name in sorted(_listed(folder)):
+        path = f"{folder}/{name}"
+        own = next((o for p, o in (tree or TREE).items() if re.fullmatch(p, name)), None)
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+        if isinstance(own, dict) and is_folder:
+            yield from theirs(path, own)
+        elif own != ("whole" if is_folder else "file"):
+            yield path
 
 
 def strays(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -43,20 +131,32 @@ def strays(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def remove(spec: dict[str, Any]) -> int:
-    """Remove what is ours; exit code 1, naming it, where something is mounted there."""
+    """Remove what is ours, say what stays; exit code 1, naming it, where something is mounted."""
     folder = spec["state_dir"]
+    kind, _ = mark.standing(spec["lab"], folder)
+    if kind == "new":
+        return 0
+    # What stays of a lab of an earlier umlaan's is still that lab's.
+    if text := mark.make(spec["lab"], folder):
+        print(text, file=sys.stderr)
+        return 1
     mounted = mounts_below(folder)
     if mounted:
         print(f"{folder}: {', '.join(mounted)} is mounted; unmount it first, nothing was removed")
         return 1
-    for name in present(spec):
-        path = f"{folder}/{name}"
+    for path in list(ours(folder)):
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path)
         else:
             os.unlink(path)
-    if os.path.isdir(folder) and not os.listdir(folder):
-        os.rmdir(folder)
+    for path in list(holders(folder)):
+        if not os.listdir(path):
+            os.rmdir(path)
+    kept = {f"{folder}/{name}" for name in (mark.MARK, *STAYS)}
+    if left := [path for path in theirs(folder) if path not in kept]:
+        print(f"left: {', '.join(left)}: umlaan did not make it", flush=True)
+    # While anything is left, the mark says whose it is: snapshots serve the lab that comes back.
+    mark.away(folder)
     return 0
 
 

@@ -35,6 +35,8 @@ def command(
     Example: [bold]umlaan logs node1 -f[/]
     """
     session = open_session(chosen(ctx, inventory, data))
+    for host in session.lab.hosts:
+        session.must_own(host)
     tail = f"tail -n {lines}{' -F' if follow else ''} --"
     if what is None:
         return _list(session)

@@ -23,6 +23,7 @@ from pyinfra_cli.util import parse_cli_arg  # type: ignore[import-untyped]
 from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
 from umlaan.facts.base import agent
+from umlaan.facts.state_dir import Standing
 from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.plan.sshto import ssh_to
@@ -30,6 +31,7 @@ from umlaan.plan.sshto import ssh_to
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
+    from umlaan.model.host import LabHost
     from umlaan.model.lab import Lab
     from umlaan.model.node import Node
 
@@ -116,6 +118,12 @@ class Session:
     def ask_agent(self, name: str, fact: Any, *arguments: Any) -> Any:
         """A fact whose command is a verb of the agent."""
         return self.ask(name, fact, agent(self.host(name)), *arguments)
+
+    def must_own(self, host: LabHost) -> None:
+        """Fault where a lab host's state folder is not this lab's."""
+        kind, text = self.ask_agent(host.name, Standing, host.lab, host.state_dir)
+        if kind == "refused":
+            raise Fault(f"lab host {host.name}: {text}")
 
     def via(self, name: str, *, terminal: bool = False) -> list[str]:
         """The words before a command line that is to run on a lab host; none on this machine.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
-from umlaan.agent import atboot
+from umlaan.agent import atboot, mark
+from umlaan.inventory import load
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -55,8 +56,20 @@ def agent(host: Host) -> str:
         prefix = f"{SAFE} PYTHONPATH={here} {python} -S -m umlaan.agent"
     else:
         prefix = f"{SAFE} PYTHONPATH={_brought(host)} python3 -S -m umlaan.agent"
+    if connector != "FakeConnector":
+        prefix = f"{_told(host)}{prefix}"
     host.connector_data["umlaan_agent"] = prefix
     return prefix
+
+
+def _told(host: Host) -> str:
+    """Which lab's folder a verb may work in; nothing on a machine that only builds."""
+    state = getattr(host, "state", None)
+    lab = load(state) if state is not None else None
+    one = next((h for h in lab.hosts if h.name == host.name), None) if lab else None
+    if one is None:
+        return ""
+    return f"{mark.LAB}={one.lab} {mark.FOLDER}={shlex.quote(one.state_dir)} "
 
 
 def _brought(host: Host) -> str:

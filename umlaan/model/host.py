@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from umlaan.model.base import Model, NameStr, OneLine, OwnPath
+from umlaan.model.base import AbsPath, Model, NameStr, OneLine
 from umlaan.model.network import Network
 
 
@@ -15,8 +15,8 @@ class LabHost(Model):
     number: int | None = Field(0, description="its DVS node number; None where it runs no DVS")
     network: Network
     lab: NameStr = "umlaan"
-    state_dir: OwnPath
-    cache_dir: OwnPath
+    state_dir: AbsPath
+    cache_dir: AbsPath
 
     @property
     def label(self) -> str:

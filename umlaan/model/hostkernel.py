@@ -43,8 +43,8 @@ class HostBoot(Model):
             if not word or any(c.isspace() or c in "'\"\\`$;&|<>(){}#*?" for c in word):
                 # What grub's own shell would read otherwise.
                 raise ValueError(
-                    f"{word!r}: one parameter each, without blanks, quotes and ; & | < > ( ) "
-                    "{ } # * ? $"
+                    f"{word!r}: one parameter each, without blanks and quotes, nor "
+                    "; & | < > ( ) { } # * ? $"
                 )
         return value
 
@@ -105,7 +105,7 @@ class HostModule(Model):
     def _known(cls, value: dict[str, str]) -> dict[str, str]:
         for word in value.values():
             if any(c.isspace() or c in "\"'\\#$`;&|<>" for c in word):
-                raise ValueError(f"{word!r}: no blanks, quotes and # $ ; & | < >")
+                raise ValueError(f"{word!r}: no blanks and quotes, nor # $ ; & | < >")
         known_names(value, {"debug"})
         return value
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from umlaan.model.base import AbsPath, DiskPath, Memory, Model, OneLine, OwnPath, WordPath
+from umlaan.model.base import AbsPath, DiskPath, Memory, Model, OneLine, WordPath
 from umlaan.model.kernel import Kernel
 from umlaan.model.network import Network, mac_of
 from umlaan.model.root import Root
@@ -49,7 +49,7 @@ class Node(Model):
     kernel: Kernel
     root: Root
     settings: NodeSettings
-    state_dir: OwnPath
+    state_dir: AbsPath
 
     @property
     def name(self) -> str:

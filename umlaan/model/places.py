@@ -29,8 +29,9 @@ _SHARED = re.compile(
     r"|/usr/(bin|lib|lib32|lib64|libexec|libx32|sbin)/.*"
     r"|/var/(backups|cache|lib|local|lock|log|mail|opt|run|spool|tmp)|/run/(lock|netns|systemd|umlaan|user)(/.*)?|/dev/.*"
 )
-# A unix socket's path has at most 107 bytes; ssh puts 17 characters of its own behind a new one.
-SOCKET_MAX = 107 - 17
+# A unix socket's path has at most 107 bytes; ssh puts 17 of its own behind a new one's.
+SOCKET_MAX = 107
+_SSH_MORE = 17
 # UML's whole command line has 4095 bytes; umlaan's own words, whatever the node, take the rest.
 WORDS_MAX = 3000
 
@@ -110,16 +111,20 @@ def _of_node(node: Node) -> Iterator[Theirs]:
 def clash(one: Theirs, folder: str, key: str) -> str | None:
     """Why a path of the user's and a folder of the lab's may not stand as they do; None if so."""
     if is_within(one.path, folder):
-        return (
-            f"{one.key}: {one.path} lies in {key} ({folder}), a folder of the lab's own, which "
-            "destroy empties; put it elsewhere"
-        )
+        return f"{one.key}: {one.path} {clash_text(folder, key, 'in')}"
     if one.around and is_within(folder, one.path):
-        return (
-            f"{one.key}: {one.path} holds {key} ({folder}), a folder of the lab's own with its "
-            f"keys and images; set {key} to a place outside it"
-        )
+        return f"{one.key}: {one.path} {clash_text(folder, key, 'around')}"
     return None
+
+
+def clash_text(folder: str, key: str, how: str) -> str:
+    """What is wrong, and what to do."""
+    if how == "in":
+        return f"lies in {key} ({folder}), a folder of the lab's own; put it elsewhere"
+    return (
+        f"holds {key} ({folder}), a folder of the lab's own with its keys, images and builds; set "
+        f"{key} to a place outside it"
+    )
 
 
 def check(lab: Lab, locate: Locate) -> None:
@@ -137,12 +142,16 @@ def check(lab: Lab, locate: Locate) -> None:
 
 
 def _too_long(node: Node) -> Iterator[tuple[str, str]]:
-    longest = f"{node.uml_dir}/{node.umid}/mconsole"
-    size = len(fsencode(longest))
+    sockets = {
+        f"{node.uml_dir}/{node.umid}/mconsole": 0,
+        f"{node.dir}/ssh": _SSH_MORE,
+    }
+    path, more = max(sockets.items(), key=lambda row: len(fsencode(row[0])) + row[1])
+    size = len(fsencode(path)) + more
     if size > SOCKET_MAX:
         yield (
             "state_dir",
-            f"state_dir: {longest} is too long for a socket ({size} of {SOCKET_MAX} bytes); "
+            f"state_dir: {path} is too long for a socket ({size} of {SOCKET_MAX} bytes); "
             "choose a shorter state_dir",
         )
     settings = node.settings

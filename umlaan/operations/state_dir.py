@@ -29,11 +29,11 @@ def strays() -> Generator[PyinfraCommand, None, None]:
 
 @operation()
 def removed() -> Generator[PyinfraCommand, None, None]:
-    """Remove images, kernels, builds, keys and logs of this lab; built caches stay."""
+    """Remove images, kernels, builds, keys and logs of this lab; caches and all else stay."""
     where = lab_host()
-    spec = json.dumps({"state_dir": where.state_dir})
+    spec = json.dumps({"state_dir": where.state_dir, "lab": where.lab})
     found = agent_fact(Leftovers, spec)
     if not found:
         return
     why(f"state folder {where.state_dir}: remove {', '.join(found)}")
-    yield agent_command("remove", "do", QuoteString(spec))
+    yield agent_command("remove", "do", QuoteString(spec), live=True)

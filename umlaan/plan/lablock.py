@@ -17,6 +17,8 @@ def refusal(host: str, answer: str) -> str | None:
     """Why the lock is not held, for its user; None where it is."""
     if answer == "locked":
         return None
+    if answer.startswith("state_dir: "):
+        return f"{host}: {answer}"
     if answer.startswith("no lock:"):
         return f"{host}: {answer.removeprefix('no lock: ')}; umlaan works as root there"
     return f"another run is at work on {host}: {answer or 'no answer'}"

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from umlaan.model import places
 from umlaan.model.base import size_bytes
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
@@ -56,6 +57,8 @@ def probe_spec(lab: Lab, host: LabHost) -> str:
             "cache_dir": host.cache_dir,
             "namespace": host.network.namespace is not None,
             "pid_namespace": _in_a_dc(lab, host, nodes),
+            "lab": host.lab,
+            "theirs": sorted({(t.path, t.around) for t in places.theirs(lab, host)}),
             "paths": sorted(_paths(nodes)),
             "memory_folders": sorted({_tmpdir(node) for node in nodes}),
         }
@@ -98,8 +101,8 @@ def judge(lab: Lab, host: LabHost, found: dict[str, Any]) -> Report:
         *_space(lab, host, found),
         *_memory(found, nodes),
         *_missing(found, nodes),
-        *_taken(host, found),
         *_not_own(host, found),
+        *_folders(lab, host, found, nodes),
     ]
     return Report(tuple(lacks), tuple(_notes(lab, host, found, nodes)))
 
@@ -250,14 +253,25 @@ def _missing(found: dict[str, Any], nodes: tuple[Node, ...]) -> list[str]:
     ]
 
 
-def _taken(host: LabHost, found: dict[str, Any]) -> list[str]:
-    names = ", ".join(found.get("taken", ()))
-    if not names:
-        return []
-    return [
-        f"state_dir: {host.state_dir} holds {names} that no lab made, and destroy would remove "
-        f"them; set state_dir to a folder of the lab's own, for example {host.state_dir}/umlaan"
-    ]
+def _folders(lab: Lab, host: LabHost, found: dict[str, Any], nodes: tuple[Node, ...]) -> list[str]:
+    """Whose the state folder is, and what of the user's a link or a mount makes a part of it."""
+    lines = []
+    state = found.get("state") or {"text": "", "real": host.state_dir}
+    if state["text"]:
+        lines.append(state["text"])
+    elif places.is_shared(state["real"]):
+        lines.append(
+            f"state_dir: {host.state_dir} leads to {state['real']}, which is not the lab's alone; "
+            f"set it to a folder of the lab's own, for example {host.state_dir}/umlaan"
+        )
+    keys = {host.state_dir: "state_dir", host.cache_dir: "cache_dir"}
+    for path, folder, how in found.get("clashes", ()):
+        named = next((t.key for t in places.theirs(lab, host) if t.path == path), "")
+        lines.append(f"{named}: {path} " + places.clash_text(folder, keys[folder], how))
+    paths = _paths(nodes)
+    for one, other in found.get("twice", ()):
+        lines.append(f"{paths[other]}: {other} and {one} are one and the same; each needs its own")
+    return lines
 
 
 def _not_own(host: LabHost, found: dict[str, Any]) -> list[str]:
