@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from umlaan.agent import atboot, keys, mark, preflight, remove
+from umlaan.agent import keys, mark, preflight, remove
 from umlaan.facts.base import PACKAGE
+from umlaan.model.lab import HostData, build_lab
+from umlaan.plan import network_files
+from umlaan.plan.network_state import wanted_of
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI umlaan {lab}\n"
 
@@ -50,12 +53,14 @@ def users(tmp_path: Path) -> Path:
 
 VERBS = [
     ["lock", "--path", "/nowhere/x.lock", "--lab", "x", "--holder", "me"],
-    ["remove", "list", '{"state_dir": "%s", "lab": "x"}'],
-    ["remove", "do", '{"state_dir": "%s", "lab": "x"}'],
+    ["remove", "list", '{"state_dir": "%s"}'],
+    ["remove", "do", '{"state_dir": "%s"}'],
     ["keys", "make", '{"dir": "%s/ssh", "lab": "x", "nodes": {}}'],
     ["node-state", '{"nodes": [], "memory": false, "reach": 0}'],
     ["network", "put", "%s/network.sh", "0644", "text"],
     ["run", "--step", "x", "--log", "%s/log/x.log", "--progress", "lines", "--", "true"],
+    # As the unit calls it at boot: templates/network/nodes.service.j2.
+    ["at-boot", "up", "x", "%s"],
     ["root-run", "--root", "%s/nodes/a.img", "--", "true"],
 ]
 
@@ -183,13 +188,6 @@ def test_what_could_be_anybodys_is_no_labs(tmp_path: Path, name: str, text: str)
     assert mark.standing("x", str(tmp_path))[0] == "refused"
 
 
-def test_nothing_starts_at_boot_from_anothers_folder(
-    users: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert atboot.main(["up", "x", str(users)]) == 1
-    assert "no lab.json" in capsys.readouterr().err
-
-
 OURS = (
     "nodes/node1/root.ext4",
     "nodes/node1/root.ext4.json",
@@ -247,7 +245,7 @@ def fill(state: Path, *names: str) -> None:
 
 
 def spec_of(state: Path) -> dict[str, str]:
-    return {"state_dir": str(state), "lab": "x"}
+    return {"state_dir": str(state)}
 
 
 def test_destroy_leaves_no_trace_where_all_is_the_labs(tmp_path: Path) -> None:
@@ -333,3 +331,9 @@ def test_paths_that_links_and_mounts_make_one(tmp_path: Path) -> None:
     assert preflight.twice([f"{other}/image", f"{other}/none", f"{other}/same"]) == [
         [f"{other}/image", f"{other}/same"]
     ]
+
+
+def test_what_starts_nodes_at_boot_is_told_its_lab_and_folder() -> None:
+    host = build_lab([HostData("@local", False, {"lab": "x"})]).hosts[0]
+    text = network_files.nodes_unit(wanted_of(host, (), []))
+    assert " UMLAAN_LAB=x UMLAAN_STATE_DIR=/var/lib/umlaan/x\n" in text

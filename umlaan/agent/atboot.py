@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import itself, mark, node, proc
+from umlaan.agent import itself, node, proc
 from umlaan.agent.files import (
     fault_of,
     locked,
@@ -271,9 +271,6 @@ def main(argv: list[str]) -> int:
             note(json.loads(rest[0]))
         elif verb == "place":
             place(rest[0])
-        elif text := mark.standing(*rest)[1]:
-            print(text, file=sys.stderr)
-            return 1
         else:
             {"up": up, "down": down}[verb](*rest)
     except OSError as error:

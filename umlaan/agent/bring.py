@@ -1,8 +1,9 @@
 """Artifacts from the builder to the lab host: a folder with a stamp.json travels as one file.
 
-``bring pack FOLDER FILE`` on the builder, ``bring take FILE FOLDER`` on the lab host (unpacked
-beside, renamed, so that a cut-off copy is never seen), ``bring state FOLDER CACHE`` tells what is
-there: its stamp and whether the artifact is the one that the stamp speaks of.
+``bring ready FOLDER -`` makes the folder into which it is put: a state folder is marked before
+anything stands in it. ``bring pack FOLDER FILE`` on the builder, ``bring take FILE FOLDER`` on the
+lab host (unpacked beside, renamed, so that a cut-off copy is never seen), ``bring state FOLDER
+CACHE`` tells what is there: its stamp and whether the artifact is the one that the stamp speaks of.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ def main(argv: list[str]) -> int:
         stamp = stamp if isinstance(stamp, dict) and "inputs" in stamp else None
         state = kernel_state.artifact(first, stamp, second) if stamp else "not there"
         print(json.dumps({"stamp": stamp, "artifact": state}))
+        return 0
+    if verb == "ready":
+        os.makedirs(first, exist_ok=True)
         return 0
     try:
         (pack if verb == "pack" else take)(first, second)

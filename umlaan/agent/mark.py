@@ -29,7 +29,7 @@ ANY_FOLDER = ("probe", "mark", "hash")
 _WRITES: dict[str, tuple[str, ...]] = {
     "at-boot": ("note", "place"),
     "boot": ("arm", "settle"),
-    "bring": ("take",),
+    "bring": ("ready", "take"),
     "dvs": ("build", "install"),
     "dvsup": ("up", "write"),
     "host-kernel": ("install",),
@@ -38,6 +38,7 @@ _WRITES: dict[str, tuple[str, ...]] = {
     "module": ("build", "place", "arm", "load"),
     "network": ("put", "names"),
     "node-start": (),
+    "remove": ("do",),
     "root": ("make",),
     "run": (),
     "snapshot": ("take", "restore"),

@@ -213,8 +213,8 @@ def probe(spec: dict[str, Any]) -> dict[str, Any]:
             if os.path.exists(f"{state}/nodes/{name}/root.ext4")
         ],
         "not_own": not_own(spec),
-        "state": mark.summary(spec["lab"], state),
-        "clashes": clashes(spec["theirs"], (state, cache)),
+        "state": mark.summary(spec.get("lab", ""), state),
+        "clashes": clashes(spec.get("theirs", []), (state, cache)),
         "twice": twice(spec["paths"]),
         "missing_paths": [path for path in spec["paths"] if not os.path.exists(path)],
     }

@@ -133,13 +133,6 @@ def strays(spec: dict[str, Any]) -> list[dict[str, Any]]:
 def remove(spec: dict[str, Any]) -> int:
     """Remove what is ours, say what stays; exit code 1, naming it, where something is mounted."""
     folder = spec["state_dir"]
-    kind, _ = mark.standing(spec["lab"], folder)
-    if kind == "new":
-        return 0
-    # What stays of a lab of an earlier umlaan's is still that lab's.
-    if text := mark.make(spec["lab"], folder):
-        print(text, file=sys.stderr)
-        return 1
     mounted = mounts_below(folder)
     if mounted:
         print(f"{folder}: {', '.join(mounted)} is mounted; unmount it first, nothing was removed")

@@ -19,7 +19,7 @@ class Leftovers(JsonFact):
     """Names of ours below the state folder."""
 
     def command(self, agent: str, spec: str) -> str:
-        """spec is JSON: state_dir, lab."""
+        """spec is JSON: state_dir."""
         return f"{agent} remove list {shlex.quote(spec)}"
 
 

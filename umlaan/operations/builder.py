@@ -104,12 +104,9 @@ class Bring(StringCommand):
                 source.get_file(packed, here)
             size = Path(here).stat().st_size
             logger.info(f"{host.print_prefix}{self.what}: {size / 1e6:.1f} MB to {on.name}")
-            # Before anything of it stands there: what is found unmarked is not the lab's.
-            there = lab().host(on.name)
-            status, output = _run(on, "mark", "make", there.lab, there.state_dir)
+            status, output = _run(on, "bring", "ready", str(Path(landed).parent), "-")
             if not status:
                 return status, output
-            on.run_shell_command(f"mkdir -p {shlex.quote(str(Path(landed).parent))}")
             if not on.put_file(here, landed):
                 return False, CommandOutput([])
         status, output = _run(on, "bring", "take", landed, self.target)

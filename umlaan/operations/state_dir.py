@@ -31,7 +31,7 @@ def strays() -> Generator[PyinfraCommand, None, None]:
 def removed() -> Generator[PyinfraCommand, None, None]:
     """Remove images, kernels, builds, keys and logs of this lab; caches and all else stay."""
     where = lab_host()
-    spec = json.dumps({"state_dir": where.state_dir, "lab": where.lab})
+    spec = json.dumps({"state_dir": where.state_dir})
     found = agent_fact(Leftovers, spec)
     if not found:
         return
