@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.unit.others import KINDS, UID, as_other, public, squat
+from umlaan.agent import trust
 from umlaan.facts import base
+
+__all__ = ["public"]
 
 
 class SSHConnector:
@@ -21,8 +26,8 @@ class SSHConnector:
 
 
 class Output:
-    def __init__(self, stderr: str) -> None:
-        self.stderr = stderr
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.stdout, self.stderr = done.stdout, done.stderr
 
 
 class Host:
@@ -37,8 +42,8 @@ class Host:
         self.meanwhile, self.limit, self.puts = meanwhile, limit, 0
 
     def run_shell_command(self, command: str, print_output: bool) -> tuple[bool, Output]:
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-        return done.returncode == 0, Output(done.stderr)
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+        return done.returncode == 0, Output(done)
 
     def put_file(self, data: io.BytesIO, path: str) -> None:
         self.puts += 1
@@ -52,8 +57,9 @@ class Host:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(base, "FOLDER", str(tmp_path))
-    return tmp_path
+    """Where the agent is kept; it is not there yet."""
+    monkeypatch.setattr(base, "FOLDER", str(tmp_path / "umlaan/agent"))
+    return tmp_path / "umlaan/agent"
 
 
 def whole(folder: Path) -> None:
@@ -102,19 +108,80 @@ def test_a_part_is_never_taken_for_the_whole(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
-@pytest.mark.parametrize("link", [False, True])
-def test_what_another_user_left_under_its_name_is_never_run(folder: Path, link: bool) -> None:
-    path = Path(base.agent(Host()).split()[1].removeprefix("PYTHONPATH="))  # type: ignore[arg-type]
-    if link:
-        (folder / "elsewhere").write_text("theirs")
-        path.unlink()
-        path.symlink_to(folder / "elsewhere")
-    else:
-        path.write_text("theirs")
-        os.chown(path, 65534, 65534)
+def path_of(prefix: str) -> Path:
+    return Path(prefix.split()[1].removeprefix("PYTHONPATH="))
+
+
+def test_nobody_else_enters_its_folder(folder: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = path_of(base.agent(Host()))  # type: ignore[arg-type]
+    finally:
+        os.umask(before)
+    assert path.parent == folder
+    assert [oct(p.stat().st_mode & 0o777) for p in (folder, path)] == ["0o700", "0o600"]
+    assert folder.parent.stat().st_mode & 0o022 == 0
+
+
+def test_other_content_under_its_name_is_never_run(folder: Path) -> None:
+    path = path_of(base.agent(Host()))  # type: ignore[arg-type]
+    path.write_bytes(path.read_bytes() + b"more")
     host = Host()
-    base.agent(host)  # type: ignore[arg-type]
+    assert path_of(base.agent(host)) == path  # type: ignore[arg-type]
     assert host.puts == 1
-    assert path.read_bytes() == base.agent_zip()
-    assert path.lstat().st_uid == 0
+    whole(folder)
+
+
+def test_one_that_nobody_has_used_for_a_month_goes(folder: Path) -> None:
+    folder.mkdir(parents=True, mode=0o700)
+    for name, age in (("old.zip", 31), ("cut.new", 31), ("another.zip", 29)):
+        (folder / name).write_bytes(b"")
+        stamp = time.time() - age * 86400
+        os.utime(folder / name, (stamp, stamp))
+    path = path_of(base.agent(Host()))  # type: ignore[arg-type]
+    assert {p.name for p in folder.iterdir()} == {"another.zip", path.name}
+
+
+def test_a_machine_without_python_is_asked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    host = Host()
+    assert base.agent(host).endswith("python3 -S -m umlaan.agent")  # type: ignore[arg-type]
+    assert host.puts == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", ["umlaan", "umlaan/agent"])
+def test_what_another_user_left_under_its_name_is_never_run(
+    public: Path, monkeypatch: pytest.MonkeyPatch, what: str, kind: str
+) -> None:
+    monkeypatch.setattr(base, "FOLDER", str(public / "umlaan/agent"))
+    if "/" in what:
+        (public / "umlaan").mkdir()
+        (public / "umlaan").chmod(0o1777)
+    squat(public / what, kind)
+    host = Host()
+    with pytest.raises(OSError, match="lab1: the agent cannot be put there: "):
+        base.agent(host)  # type: ignore[arg-type]
+    assert host.puts == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_user_who_is_not_root_keeps_it_at_home(public: Path) -> None:
+    home = public / "home"
+    assert as_other(lambda: home.mkdir(mode=0o755)) == ""
+    source = (
+        Path(trust.__file__)
+        .read_text()
+        .replace("pwd.getpwuid(os.geteuid()).pw_dir", repr(str(home)))
+    )
+    done = subprocess.run(
+        ["python3", "-I", "-S", "-c", source, "-", "ab" * 32],
+        user=UID,
+        group=UID,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"lacks {home}/.cache/umlaan/agent/{'ab' * 8}.zip\n", done.stderr
+    assert (home / ".cache/umlaan/agent").stat().st_uid == UID

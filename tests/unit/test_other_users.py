@@ -1,4 +1,4 @@
-"""Other local users of a lab host: what they make first, hold, or say of themselves harms nobody."""
+"""Other local users of a lab host: what they make first, hold or say of themselves harms no one."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def test_a_holder_names_itself(run: Path) -> None:
         text=True,
     ) as held:
         assert held.stdout is not None and held.stdout.readline() == "locked\n"
-        with pytest.raises(TimeoutError, match=rf"held by me \(pid {held.pid}\)$"):
-            with files.locked(lock, "another"):
-                pass
+        told = pytest.raises(TimeoutError, match=rf"held by me \(pid {held.pid}\)$")
+        with told, files.locked(lock, "another"):
+            pass
 
 
 def test_another_users_process_with_a_nodes_words_is_left_alone(order: dict[str, Any]) -> None:

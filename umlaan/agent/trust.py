@@ -1,18 +1,24 @@
 """What root runs, reads or believes must be root's own, along its whole path.
 
-``trust place FOLDER|- DIGEST`` and ``take`` keep the agent itself on a lab host over ssh: this file
-is then sent as it is, so it stands alone.
+It imports nothing of umlaan: over ssh this file alone is run before the agent is there, as
+``python3 -c … FOLDER|- DIGEST [ARRIVED]``, to say where the agent is to be kept (see ``place``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import os
 import pwd
 import stat
+import sys
+import time
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LINKS = 40
+_ZIP_MAX = 16 << 20
+UNUSED_S = 30 * 86400.0
 
 
 def users() -> set[int]:
@@ -107,3 +113,61 @@ def read(path: str, limit: int = 65536) -> bytes:
         return os.read(descriptor, limit)
     finally:
         os.close(descriptor)
+
+
+def place(folder: str, digest: str, arrived: str | None = None) -> tuple[str, bool]:
+    """(path of the agent with this SHA-256, whether it is there), in a folder of this user's alone.
+
+    folder: "-" for the one in the user's home. arrived: a name in it that was just uploaded and is
+    to take its place. What lies there is compared by content each time. OSError, saying why.
+    """
+    if folder == "-":
+        folder = f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache/umlaan/agent"
+    os.umask(0o022)
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    must_be_own(folder)
+    path = f"{folder}/{digest[:16]}.zip"
+    if arrived is not None:
+        beside = f"{folder}/{arrived}"
+        os.chmod(beside, 0o600)
+        if not _holds(beside, digest):
+            os.unlink(beside)
+            raise OSError(errno.EIO, "only a part of it arrived", beside)
+        os.rename(beside, path)
+        _tidy(folder)
+    there = _holds(path, digest)
+    if there:
+        os.utime(path)
+    return path, there
+
+
+def _holds(path: str, digest: str) -> bool:
+    try:
+        return hashlib.sha256(read(path, _ZIP_MAX)).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def _tidy(folder: str) -> None:
+    """Agents that nobody has asked for in a month go, and uploads that were cut off."""
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):
+            if time.time() - os.lstat(f"{folder}/{name}").st_mtime > UNUSED_S:
+                os.unlink(f"{folder}/{name}")
+
+
+def main(argv: list[str]) -> int:
+    """One line: "there PATH" or "lacks PATH"."""
+    try:
+        path, there = place(*argv)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    print("there" if there else "lacks", path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FAKE_AGENT = "umlaan-agent"
-# Where the agent is put on an ssh host: it stays over a reboot, and any run may clean it.
-FOLDER = "/var/tmp"
+# Where the agent is put on an ssh host: "-" is ~/.cache/umlaan/agent of the user who enters it.
+FOLDER = "-"
 # Else a random.py or another checkout in the current folder would be taken for the real one.
 SAFE = "PYTHONSAFEPATH=1"
 
@@ -43,7 +43,7 @@ def agent(host: Host) -> str:
     """How to call the agent on a lab host: ``agent(host) + " hash …"``.
 
     On this machine it runs from the package itself; over ssh one zip file, named by its content,
-    is put into /var/tmp the first time.
+    is put into a folder of the ssh user's own the first time.
     """
     known = host.connector_data.get("umlaan_agent")
     if isinstance(known, str):
@@ -55,7 +55,7 @@ def agent(host: Host) -> str:
         here, python = shlex.quote(str(PACKAGE.parent)), shlex.quote(sys.executable)
         prefix = f"{SAFE} PYTHONPATH={here} {python} -S -m umlaan.agent"
     else:
-        prefix = f"{SAFE} PYTHONPATH={_brought(host)} python3 -S -m umlaan.agent"
+        prefix = f"{SAFE} PYTHONPATH={shlex.quote(_brought(host))} python3 -S -m umlaan.agent"
     if connector != "FakeConnector":
         prefix = f"{_told(host)}{prefix}"
     host.connector_data["umlaan_agent"] = prefix
@@ -75,27 +75,35 @@ def _told(host: Host) -> str:
 def _brought(host: Host) -> str:
     """The path of the agent's zip on an ssh host, put there if it is not. OSError if it cannot be.
 
-    Two runs may do so at once: each writes under a name of its own, and a whole file takes the
-    place of one with the same content.
+    It lies in a folder of the ssh user's alone, and is compared by content once a run. Two runs may
+    put it at once: each writes under a name of its own, and a whole file takes the place of one
+    with the same content.
     """
     archive = agent_zip()
-    path = f"{FOLDER}/umlaan-agent-{hashlib.sha256(archive).hexdigest()[:16]}.zip"
+    words = (FOLDER, hashlib.sha256(archive).hexdigest())
     if not host.connected:
         host.connect(raise_exceptions=True)
-    # Anybody may write there, and root runs it: only a file of our own counts.
-    ours = f"[ -O {path} ] && [ ! -L {path} ] && [ -s {path} ]"
-    there, _ = host.run_shell_command(ours, print_output=False)
+    there, path = _placed(host, *words)
     if not there:
-        beside = f"{path}.{uuid.uuid4().hex}"
-        host.put_file(io.BytesIO(archive), beside)
-        moved, output = host.run_shell_command(
-            f'if [ "$(wc -c <{beside})" -eq {len(archive)} ]; then mv -f {beside} {path}; '
-            f"else rm -f {beside}; echo 'only a part of it arrived' >&2; false; fi",
-            print_output=False,
-        )
-        if not moved:
-            raise OSError(f"{host.name}: the agent cannot be put into {path}: {output.stderr}")
+        arrived = f"{uuid.uuid4().hex}.new"
+        host.put_file(io.BytesIO(archive), f"{path.rpartition('/')[0]}/{arrived}")
+        _, path = _placed(host, *words, arrived)
     return path
+
+
+def _placed(host: Host, *words: str) -> tuple[bool, str]:
+    """Whether the agent is there and where, as umlaan/agent/trust.py finds it on the host."""
+    source = (PACKAGE / "agent" / "trust.py").read_text()
+    line = shlex.join(["python3", "-I", "-S", "-c", source, *words])
+    # Without a python3 nothing can be run there anyway, and the preflight says so.
+    done, output = host.run_shell_command(
+        f"if command -v python3 >/dev/null; then {line}; else echo there /nowhere; fi",
+        print_output=False,
+    )
+    said, _, path = output.stdout.strip().partition(" ")
+    if not done or said not in ("there", "lacks"):
+        raise OSError(f"{host.name}: the agent cannot be put there: {output.stderr}")
+    return said == "there", path
 
 
 def agent_zip() -> bytes:

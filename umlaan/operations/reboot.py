@@ -175,7 +175,7 @@ def _reboot(state: State, host: Host, before: str, deadline: int, hint: str = ""
             logger.info(f"{host.print_prefix}reboot: {now - started:.0f} s, not back yet")
         time.sleep(EVERY_S)
     logger.info(f"{host.print_prefix}reboot: back after {time.monotonic() - started:.0f} s")
-    # A /var/tmp in memory has lost the agent.
+    # A home in memory has lost the agent.
     host.connector_data.pop("umlaan_agent", None)
     run = getattr(state, "umlaan_run", None)
     if run is not None:
