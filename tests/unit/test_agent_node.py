@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.uml import REPOSITORY, agent, state_of, typed, until
-from umlaan.agent import node, rootlock, start, tap
+from umlaan.agent import dcfile, node, rootlock, start, tap
 from umlaan.agent.wait import ended
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
@@ -186,7 +186,7 @@ def test_a_noexec_tmpdir_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch
     [("DC0=123\n", 123), ("#!/bin/sh\nexport DC3='77'\n", 77), ("DC=9", 9), ("nothing\n", None)],
 )
 def test_a_dc_file_is_read(text: str, pid: int | None) -> None:
-    assert node.parse_dc(text) == pid
+    assert dcfile.parse(text) == pid
 
 
 def test_a_dc_must_be_an_init(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import time
 from typing import Any
 
-from umlaan.agent import supervise, sysvinit
+from umlaan.agent import dcfile, supervise, sysvinit
 
 Side = dict[str, Any]
 View = dict[str, Any]
@@ -62,18 +62,23 @@ def script(side: Side) -> str:
     tables = ["info", "nodes", "proxies/info"]
     for dc in side["dcs"]:
         tables += [f"DC{dc['dcid']}/info", f"DC{dc['dcid']}/procs"]
-    lines = [f"cd {state} 2>/dev/null && tail -n +1 {' '.join(tables)} 2>/dev/null", "cd /"]
+    lines = [
+        f"cd {state} 2>/dev/null && tail -n +1 {' '.join(tables)} 2>/dev/null",
+        "cd /",
+        dcfile.READ,
+    ]
     for dc in side["dcs"]:
         lines += [
             f"echo; echo '==> @dc {dc['dcid']} <=='",
             _made(f"{side['run']}/dvs-dc{dc['dcid']}"),
         ]
-        if dc["file"]:
-            name, path = f"DC{dc['dcid']}", shlex.quote(dc["file"])
+        if dc["file"] and side["place"] == "guest":
+            path = shlex.quote(dc["file"])
             lines += [
-                f"{name}=",
-                f'[ -r {path} ] && . {path} && echo "pid ${name}" && '
-                f"grep -h -e ^State -e ^NSpid /proc/${name}/status 2>/dev/null",
+                f'dc_pid {dc["dcid"]} {path} && echo "pid $pid" && '
+                "grep -h -e ^State -e ^NSpid /proc/$pid/status 2>/dev/null",
+                f'[ -n "$pid" ] || ! [ -e {path} ] || dc_own {path} || '
+                "echo unbelieved it is no file of root\\'s own",
             ]
     record = f"{shlex.quote(side['run'])}/dvs-init"
     lines += [
@@ -144,7 +149,12 @@ def parse(side: Side, output: str) -> View:
         if word[6:].isdigit()
     ]
     kind, services = _services(side, sections.get("@services", []))
-    dcs = {str(d["dcid"]): _dc(d, sections.get(f"@dc {d['dcid']}", []), files) for d in side["dcs"]}
+    dcs = {}
+    for dc in side["dcs"]:
+        said = list(sections.get(f"@dc {dc['dcid']}", []))
+        if dc["file"] and side["place"] == "host":
+            said += dcfile.rows(dc["file"])
+        dcs[str(dc["dcid"])] = _dc(dc, said, files)
     return {
         "answers": True,
         "error": "",
@@ -166,6 +176,9 @@ def _dc(dc: dict[str, Any], rows: list[str], files: dict[str, str]) -> dict[str,
         return {"pid": None, "fault": None if there else "missing", "made": made}
     said = {line.split()[0].rstrip(":"): line.split()[1:] for line in rows if line.split()}
     pid = next((word for word in said.get("pid", []) if word.isdigit()), None)
+    if "unbelieved" in said:
+        why = " ".join(said["unbelieved"])
+        return {"pid": None, "fault": f"{dc['file']} is not believed: {why}", "made": made}
     if pid is None:
         return {"pid": None, "fault": f"{dc['file']} names no init", "made": made}
     fault = None

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from umlaan.agent import dvslook, dvsservices, dvstables
+from umlaan.agent import dvslook, dvsservices, dvstables, trust
 from umlaan.agent.dvslook import Side, View
 from umlaan.agent.dvsservices import NotUp, there
 from umlaan.agent.patience import Wait, summary
@@ -196,8 +196,10 @@ def down(order: dict[str, Any]) -> str:
     dvsservices.away(side, kind)
     shutil.rmtree(side["folder"], ignore_errors=True)
     for dc in side["dcs"]:
-        with contextlib.suppress(FileNotFoundError, TypeError):
-            os.unlink(dc["file"])
+        with contextlib.suppress(OSError):
+            # Only one of root's own: in /dev/shm the name may be anybody's.
+            if dc["file"] and trust.read(dc["file"]):
+                os.unlink(dc["file"])
     view = answered(side)
     left = [
         f"DC{n}'s init {dc['pid']}"

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 from typing import Any
 
-from umlaan.agent import proc, reach, rootlock, trust
+from umlaan.agent import dcfile, proc, reach, rootlock, trust
 from umlaan.agent.files import read_json
 from umlaan.agent.index import hash_file
 
@@ -106,18 +105,12 @@ def _adopted(record: Row | None, leader: proc.Process) -> Row:
     return record
 
 
-def parse_dc(text: str) -> int | None:
-    """The pid which a DC file sets (``DC0=123``, with or without export); None if none."""
-    match = re.search(r"^\s*(?:export\s+)?DC\d*=['\"]?(\d+)", text, re.MULTILINE)
-    return int(match.group(1)) if match else None
-
-
 def dc_state(path: str | None) -> Row | None:
     """The DC's init behind a DC file: pid and start, or the fault that keeps it from being one."""
     if not path:
         return None
     try:
-        pid = parse_dc(trust.read(path).decode(errors="replace"))
+        pid = dcfile.parse(trust.read(path).decode(errors="replace"))
     except FileNotFoundError:
         return {"pid": None, "start": None, "fault": "missing"}
     except PermissionError as error:

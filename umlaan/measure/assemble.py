@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from umlaan.agent import dcfile
 from umlaan.agent.index import manifest_hash
 from umlaan.measure.bench import Bench, Peer
 from umlaan.measure.cases import Place
@@ -122,6 +123,10 @@ def _parts(side: Side, commands: Mapping[str, str]) -> dict[str, str]:
     return parts
 
 
+def _dc_line(dcid: int, path: str) -> str:
+    return f"{dcfile.READ}\ndc_pid {dcid} {shlex.quote(path)} && echo DC{dcid}=$pid"
+
+
 def _host_peer(lab: Lab, host: LabHost, via: Sequence[str]) -> Peer:
     settings, dvs = lab.settings(host.name), _dvs(lab, host.name)
     programs, dcid = dvs.programs, settings.node.dcid or 0
@@ -132,7 +137,7 @@ def _host_peer(lab: Lab, host: LabHost, via: Sequence[str]) -> Peer:
         side,
         {
             "release": "uname -r",
-            "dc": f"cat {shlex.quote(dc_file)}" if dc_file else ":",
+            "dc": _dc_line(dcid, dc_file) if dc_file else ":",
             "stamp": f"cat {shlex.quote(folder)}.stamp.json",
         },
     )

@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any
 
-from umlaan.agent import sysvinit
+from umlaan.agent import dcfile, sysvinit
 from umlaan.model.dvs import GUEST_RUN, Dvs, Programs, host_run, host_tree
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
@@ -230,6 +230,7 @@ class _Maker:
         values = {
             **side,
             "environment": self.environment(),
+            "read_dc": dcfile.READ,
             "prepare": programs.guest_prepare if guest else None,
             "init": shlex.quote(side["init"]),
             "dcs": [{**dc, "made": shlex.quote(dc["made"])} for dc in side["dcs"]],

@@ -6,6 +6,7 @@ import shlex
 import string
 from typing import Any
 
+from umlaan.agent import dcfile
 from umlaan.model.lab import Lab
 from umlaan.model.measure import MeasurePrograms
 from umlaan.plan.dvssides import Side, unbind_command
@@ -134,8 +135,8 @@ def _program(
     # The procedure's way: . DC0.sh; nsenter -p -t $DC0 ./loop_r-s_server
     if file:
         line = (
-            f". {shlex.quote(file)}; cd {folder} && exec nsenter -p -t $DC{names['dcid']} -- "
-            f"env {' '.join(words)} {template.format(**values)}"
+            f"{dcfile.READ}\ndc_pid {names['dcid']} {shlex.quote(file)} && cd {folder} && "
+            f"exec nsenter -p -t $pid -- env {' '.join(words)} {template.format(**values)}"
         )
     inside = f"exec ip netns exec {side['namespace']} " if side["namespace"] else "exec "
     return f"{inside}sh -c {shlex.quote(line)}"
