@@ -33,7 +33,12 @@ dvs = {
         # Its state is a folder, and its DC file goes where it is told: a place a lab and a side.
         "state": "/run/sample-dvs",
         "host_state": "{run}/dvs",
-        "environment": {"DVS_STATE": "{state}", "DVS_PROXY_PORT": "{base_port}"},
+        # Its programs listen on the lab's address alone, whatever else the machine has.
+        "environment": {
+            "DVS_STATE": "{state}",
+            "DVS_PROXY_PORT": "{base_port}",
+            "DVS_ADDRESS": "{address}",
+        },
         "init_end": "./test_dvs_init -e",
         "dc": "./test_dc_init -d {dcid} -o {run}",
         "dc_file": "{run}/DC{dcid}.sh",

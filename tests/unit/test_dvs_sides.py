@@ -71,6 +71,16 @@ def test_two_labs_on_one_machine_share_nothing() -> None:
     assert one["dcs"][0]["file"] != two["dcs"][0]["file"]
 
 
+@pytest.mark.parametrize("namespace", ["umlaan", None])
+def test_the_sample_trees_programs_listen_on_the_labs_address_alone(namespace: str | None) -> None:
+    """With the host's own network they listened on every address of it, for anybody."""
+    made = dvssides.sides(lab(1, network={"namespace": namespace}))
+    for number, address in ((0, "192.168.1.100"), (1, "192.168.1.101")):
+        side = made[number]
+        for name in ("up", f"dvs-proxy-node{1 - number}/run"):
+            assert f"export DVS_ADDRESS={address}\n" in side["files"][f"{side['folder']}/{name}"]
+
+
 def test_the_procedures_way_has_no_namespace() -> None:
     side = dvssides.sides(lab(1, network={"namespace": None}))[0]
     assert not any("ip netns" in text for text in side["files"].values())
@@ -126,7 +136,7 @@ def test_a_question_for_32_nodes_fits_one_argument() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("init", "./test_dvs_init -n {nod}", "unknown {nod}; allowed: base_port, cluster"),
+        ("init", "./test_dvs_init -n {nod}", "unknown {nod}; allowed: address, base_port"),
         ("proxy", "./p {", "a brace of the command itself is doubled"),
         ("environment", {"X": "{size}"}, "unknown {size}"),
         ("proxy_restart", "machine", "'proxy', 'node' or 'lab'"),

@@ -112,6 +112,13 @@ def test_the_sample_trees_environment_is_set_where_it_means_something():
     assert "DVS_RMTNODE=1" in get.at_server.program("d", "./m3ftpd")
 
 
+def test_programs_of_the_tree_are_told_the_address_to_listen_on():
+    made = bench(programs=Programs(environment={"DVS_ADDRESS": "{address}"}))
+    loop = Pair.of(made, case("message", count=5, children=2))
+    for side, peer in ((loop.at_server, loop.server), (loop.at_client, loop.client)):
+        assert f"env DVS_ADDRESS={peer.address} " in side.program("d", "./loop")
+
+
 def test_loop_programs_may_stand_in_a_folder_a_pair():
     made = bench(Measure(programs=MeasurePrograms(loop_dir="t-{server}-{client}", environment={})))
     turned = Pair.of(made, case("message", GUEST, HOST, count=1, children=1))
@@ -295,7 +302,13 @@ def test_options_that_make_no_sense_are_refused(tests, repeats, message):
 
 
 def side(number):
-    common = {"place": "uml", "dcs": [{"dcid": 0}], "tree": "/usr/src/dvs", "state": "/proc/dvs"}
+    common = {
+        "place": "uml",
+        "address": "a",
+        "dcs": [{"dcid": 0}],
+        "tree": "/usr/src/dvs",
+        "state": "/proc/dvs",
+    }
     own = {"number": number, "name": f"node{number}", "run": "/run/umlaan", "cluster": "C"}
     return {**common, **own, "debug": 0, "carrier": "@local"}
 

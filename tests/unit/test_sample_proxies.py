@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,6 +178,25 @@ def test_a_cut_link_is_seen_on_both_sides_and_healed(tree: Path, tmp_path: Path)
             node.down()
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def test_it_listens_on_the_address_that_it_is_given_and_no_other(nodes: list[Node]) -> None:
+    node = nodes[0]
+    for number in range(4):
+        del node.environment[f"DVS_NODE_ADDR_{number}"]
+    node.environment["DVS_ADDRESS"] = node.address(0)
+    port = 3000 + os.getpid() % 30000
+    process = node.start(PROXIES, "./tcp_proxy -n node9 -i 1", DVS_PROXY_PORT=str(port - 1))
+
+    def answers(address: str) -> bool:
+        with socket.socket() as link:
+            return link.connect_ex((address, port)) == 0
+
+    wait_for(lambda: process.poll() is not None or answers(node.address(0)))
+    assert answers(node.address(0))
+    assert not answers("127.0.0.1") and not answers(node.address(3))
+    bad = node.run(PROXIES, "./tcp_proxy -n node9 -i 2", None, DVS_ADDRESS="nowhere")
+    assert bad.returncode not in (0, None) and "cannot listen on port" in bad.stderr
 
 
 def test_bad_arguments_get_one_message(nodes: list[Node]) -> None:

@@ -77,7 +77,16 @@ class Pair:
         server, client = bench.peers[case.server.number], bench.peers[case.client.number]
         ends = Endpoints.of(case, bench.measure)
         both = [
-            Commands(case, bench.measure, bench.dvs, own.tree, ends, own is server, other.address)
+            Commands(
+                case,
+                bench.measure,
+                bench.dvs,
+                own.tree,
+                ends,
+                own is server,
+                other.address,
+                own.address,
+            )
             for own, other in ((server, client), (client, server))
         ]
         return cls(server, client, *both)

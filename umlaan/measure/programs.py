@@ -64,6 +64,7 @@ class Commands:
     endpoints: Endpoints
     is_server: bool
     remote_address: str = ""
+    address: str | None = None
 
     @property
     def programs(self) -> Programs:
@@ -87,6 +88,7 @@ class Commands:
             "debug": self.dvs.debug,
             "node": ours.number,
             "name": ours.name,
+            "address": self.address,
             "remote": theirs.number,
             "remote_name": theirs.name,
             "remote_address": self.remote_address,

@@ -24,8 +24,8 @@ from umlaan.model.toolchain import Toolchain
 VariantName = Literal["ioctl", "ipc"]
 GUEST_RUN = "/run/umlaan"
 _NAMES = {"node", "name", "dcid", "cluster", "debug", "remote", "remote_name", "remote_address"}
-_NAMES |= {"dest", "state", "run", "endpoint", "endpoint_name", "base_port"}
-_SIDE = {"node", "name", "cluster", "debug", "dest", "state", "run", "base_port"}
+_NAMES |= {"address", "dest", "state", "run", "endpoint", "endpoint_name", "base_port"}
+_SIDE = {"node", "name", "address", "cluster", "debug", "dest", "state", "run", "base_port"}
 _REMOTE = {"remote", "remote_name", "remote_address"}
 # What has a value where the key is filled in; all of them in the others.
 _ONLY = {
@@ -88,9 +88,10 @@ class Programs(Model):
     """Which programs bring the DVS up, and where its state is read. ``{…}`` names are filled in.
 
     Every program runs in its own directory (it finds its library by a relative path). Names:
-    {node} {name} {dcid} {cluster} {debug} {remote} {remote_name} {remote_address} {dest} {state}
-    {run} {endpoint} {endpoint_name} {base_port}, in dc also {config}. {run} is a folder of the
-    lab's own on each side, gone with the lab: STATE_DIR/run on a lab host, /run/umlaan in a guest.
+    {node} {name} {address} {dcid} {cluster} {debug} {remote} {remote_name} {remote_address} {dest}
+    {state} {run} {endpoint} {endpoint_name} {base_port}, in dc also {config}. {run} is a folder of
+    the lab's own on each side, gone with the lab: STATE_DIR/run on a lab host, /run/umlaan in a
+    guest. {address} is the side's own in the lab.
     """
 
     state: OwnPath = Field("/proc/dvs", description="where the nodes and proxies tables stand")

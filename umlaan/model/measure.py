@@ -19,7 +19,7 @@ ALL_TESTS: tuple[TestName, ...] = (
     "scp-put",
 )
 _ENDS = {"dcid", "dest", "state", "run", "node", "name", "cluster", "debug"}
-_ENDS |= {"remote", "remote_name", "remote_address", "server_ep", "client_ep"}
+_ENDS |= {"address", "remote", "remote_name", "remote_address", "server_ep", "client_ep"}
 _NAMES = _ENDS | {
     "server",
     "client",
@@ -38,9 +38,9 @@ class MeasurePrograms(Model):
     The defaults are the sample tree's, which are the procedure's plus two variables; the real DVS
     takes loop_nodes ((0, 1),) and a buffer command. Each program runs in its own directory under
     the tree (it finds its library by a relative path). Names: {dcid} {dest} {state} {run} {cluster}
-    {debug}; {node} {name} of this side, {remote} {remote_name} {remote_address} of the other;
-    {server} {client}, node numbers; {size} {count} {children} {buffer} {server_ep} {client_ep}
-    {remote_file} {local_file}.
+    {debug}; {node} {name} {address} of this side, {remote} {remote_name} {remote_address} of the
+    other; {server} {client}, node numbers; {size} {count} {children} {buffer} {server_ep}
+    {client_ep} {remote_file} {local_file}.
     """
 
     loop_dir: Below = Field(

@@ -72,6 +72,8 @@ class _Maker:
         self.lab, self.dvs, self.one, self.number = lab, dvs, one, number
         self.programs: Programs = dvs.programs
         self.network = one.network
+        own = one.network.node_address(number) if isinstance(one, LabHost) else one.address
+        self.address = str(own)
         self.dcids = sorted(_dcids(lab, one)) if dvs.programs.dc is not None else []
         if isinstance(one, LabHost):
             self.run, self.tree = host_run(one.state_dir), host_tree(one.state_dir)
@@ -89,6 +91,7 @@ class _Maker:
         return template.format(
             node=self.number,
             name=self.name,
+            address=self.address,
             cluster=self.dvs.cluster,
             debug=self.dvs.debug,
             dest=self.tree,
@@ -147,6 +150,7 @@ class _Maker:
         out: Side = {
             "name": self.name,
             "number": self.number,
+            "address": self.address,
             "place": "host" if host else "guest",
             "carrier": one.name if isinstance(one, LabHost) else one.host,
             "lab": self.lab.name,

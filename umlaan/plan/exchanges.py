@@ -104,6 +104,7 @@ def _values(side: Side, other: Side, names: dict[str, Any]) -> dict[str, Any]:
         "run": side["run"],
         "node": side["number"],
         "name": side["name"],
+        "address": side["address"],
         "cluster": side["cluster"],
         "debug": side["debug"],
         "remote": other["number"],

@@ -66,15 +66,19 @@ static int new_socket(void)
 	return fd;
 }
 
-/* On this node's own address where one is given, so that several nodes can share a machine. */
+/* On this node's own address where one is given: several nodes can share a machine, and nobody
+   beside the lab can connect. */
 int net_listen(int self, int port)
 {
 	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
 	int fd = new_socket(), one = 1, error = 0;
+	const char *own = getenv("DVS_ADDRESS");
 
 	if (fd < 0)
 		return -errno;
-	if (address_given(self))
+	if (own && *own)
+		error = inet_pton(AF_INET, own, &at.sin_addr) == 1 ? 0 : EDVSNONODE;
+	else if (address_given(self))
 		error = net_address(self, NULL, port, &at);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (!error && (bind(fd, (struct sockaddr *)&at, sizeof at) || listen(fd, 128)))
