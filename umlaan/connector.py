@@ -47,7 +47,8 @@ FRESH_S = 5.0
 _PUT = """\
 f=$(readlink -f {path} 2>/dev/null) || f=; [ -n "$f" ] || f={path}
 [ -d "$f" ] && {{ echo "$f is a directory" >&2; exit 1; }}
-t="$f.umlaan-$$"; trap 'rm -f "$t"' EXIT
+t="$f.umlaan-$$"; set -C; : >"$t" || exit 1; set +C
+trap 'rm -f "$t"' EXIT
 cat >"$t" || exit 1
 [ "$(wc -c <"$t")" -eq {size} ] || {{ echo "only a part of $f arrived" >&2; exit 1; }}
 [ ! -e "$f" ] || {{ chown --reference="$f" "$t" && chmod --reference="$f" "$t"; }}

@@ -18,7 +18,7 @@ import pytest
 
 from tests.unit.others import KINDS, UID, as_other, public, squat, started_by_other
 from tests.unit.uml import REPOSITORY, agent, state_of, until
-from umlaan.agent import baseimage, files, node, sweep, trust
+from umlaan.agent import baseimage, files, mark, node, spec, sweep, trust
 
 __all__ = ["public"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -262,3 +262,52 @@ def test_what_a_killed_one_left_in_memory_goes(
     finally:
         os.close(descriptor)
     assert sorted(path.name for path in public.iterdir()) == ["umlaan-base-held"]
+
+
+def test_what_is_brought_lands_where_nobody_else_can_write(tmp_path: Path, umask: int) -> None:
+    landed = tmp_path / "state/kernels/k.tar.gz"
+    assert agent("bring", "ready", str(landed.parent), str(landed)).returncode == 0
+    assert stat.S_IMODE(landed.stat().st_mode) == 0o600
+    # As sftp and pyinfra's own copy write it: the file that is there keeps its mode.
+    subprocess.run(["cp", "/etc/hostname", str(landed)], check=True)
+    assert stat.S_IMODE(landed.stat().st_mode) == 0o600
+    assert not {n: m for n, m in walked(tmp_path).items() if int(m, 8) & 0o022}
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_no_verb_works_in_a_folder_that_another_can_write(public: Path, above: bool) -> None:
+    """What lies there is run by root at once, or by the next run."""
+    assert as_other(lambda: (public / "theirs").mkdir(mode=0o755)) == ""
+    state = public / "theirs" / "lab" if above else public / "theirs"
+    if above:
+        state.mkdir()
+    told = {mark.LAB: "lab1", mark.FOLDER: str(state)}
+    for words in (["node-state", '{"nodes": []}'], ["spec", f"{state}/x", spec.encode({})]):
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "umlaan.agent", *words],
+            env={**os.environ, **told, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == mark.REFUSED
+        assert f"{public}/theirs belongs to user {UID}; root runs what lies there" in done.stderr
+    assert not list(state.iterdir())
+
+
+def test_a_state_folder_can_be_passed_through_and_not_listed(tmp_path: Path, umask: int) -> None:
+    told = {mark.LAB: "lab1", mark.FOLDER: str(tmp_path / "state")}
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "umlaan.agent", "spec", f"{tmp_path}/state/a/spec.json"]
+        + [spec.encode({})],
+        env={**os.environ, **told, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = walked(tmp_path / "state")
+    assert found == {
+        ".": "0o711",
+        "a": "0o755",
+        "a/spec.json": "0o644",
+        "lab.json": "0o600",
+    }

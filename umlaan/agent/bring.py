@@ -1,9 +1,10 @@
 """Artifacts from the builder to the lab host: a folder with a stamp.json travels as one file.
 
-``bring ready FOLDER -`` makes the folder into which it is put: a state folder is marked before
-anything stands in it. ``bring pack FOLDER FILE`` on the builder, ``bring take FILE FOLDER`` on the
-lab host (unpacked beside, renamed, so that a cut-off copy is never seen), ``bring state FOLDER
-CACHE`` tells what is there: its stamp and whether the artifact is the one that the stamp speaks of.
+``bring ready FOLDER FILE|-`` makes the folder into which it is put, and the file there that nobody
+else can write: a state folder is marked before anything stands in it. ``bring pack FOLDER FILE`` on
+the builder, ``bring take FILE FOLDER`` on the lab host (unpacked beside, renamed, so that a cut-off
+copy is never seen), ``bring state FOLDER CACHE`` tells what is there: its stamp and whether the
+artifact is the one that the stamp speaks of.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ def main(argv: list[str]) -> int:
         return 0
     if verb == "ready":
         os.makedirs(first, exist_ok=True)
+        if second != "-":
+            # Root unpacks it: nobody else may write to it meanwhile, whatever the umask is there.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(second, flags, 0o600)
+            os.fchmod(descriptor, 0o600)
+            os.close(descriptor)
         return 0
     try:
         (pack if verb == "pack" else take)(first, second)

@@ -17,7 +17,8 @@ import uuid
 from collections.abc import MutableMapping
 from typing import Any, Literal
 
-from umlaan.agent.files import fault_of, read_json, write_atomic
+from umlaan.agent import trust
+from umlaan.agent.files import fault_of, make_folder, read_json, write_atomic
 
 MARK = "lab.json"
 LAB, FOLDER = "UMLAAN_LAB", "UMLAAN_STATE_DIR"
@@ -62,10 +63,14 @@ def named(environment: MutableMapping[str, str]) -> tuple[str, str] | None:
 def refusal(argv: list[str], told: tuple[str, str] | None) -> str:
     """Why a verb may not work in the state folder that it was told; empty where it may.
 
+    Others must not be able to put anything there, along its whole path.
+
     What writes there marks it first, where nothing was or an earlier umlaan's lab is.
     """
     if told is None or argv[0] in ANY_FOLDER:
         return ""
+    if fault := trust.fault_of(told[1], shared=False):
+        return f"state_dir: {told[1]}: {fault}; root runs what lies there"
     kind, text = standing(*told)
     first = _WRITES.get(argv[0])
     writes = first is not None and (not first or (argv[1:2] and argv[1] in first))
@@ -219,7 +224,7 @@ def make(lab: str, folder: str) -> str:
     kind, text = standing(lab, folder)
     if kind in ("own", "refused"):
         return text
-    os.makedirs(folder, mode=0o755, exist_ok=True)
+    make_folder(folder)
     path = f"{os.path.realpath(folder)}/{MARK}"
     identity = uuid.uuid4().hex
     beside = f"{os.path.dirname(path)}/.{MARK}.{identity}"

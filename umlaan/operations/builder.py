@@ -104,7 +104,7 @@ class Bring(StringCommand):
                 source.get_file(packed, here)
             size = Path(here).stat().st_size
             logger.info(f"{host.print_prefix}{self.what}: {size / 1e6:.1f} MB to {on.name}")
-            status, output = _run(on, "bring", "ready", str(Path(landed).parent), "-")
+            status, output = _run(on, "bring", "ready", str(Path(landed).parent), landed)
             if not status:
                 return status, output
             if not on.put_file(here, landed):

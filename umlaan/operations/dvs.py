@@ -74,7 +74,8 @@ def _upload(dvs: Dvs, here: str, target: str) -> Iterator[Any]:
     rows = index.manifest(here, frozenset(dvs.exclude), str(cache))
     packed = str(cache / Path(target).name)
     dvstar.write_tarball(here, rows, packed, "dvs")
-    yield StringCommand("mkdir", "-p", QuoteString(str(Path(target).parent)))
+    # Root unpacks and builds it: nobody else may write to it, whatever the umask is there.
+    yield StringCommand("install", "-D", "-m", "600", "/dev/null", QuoteString(f"{target}.new"))
     yield FileUploadCommand(packed, f"{target}.new", remote_temp_filename=f"{target}.tmp")
     yield StringCommand("mv", QuoteString(f"{target}.new"), QuoteString(target))
 
