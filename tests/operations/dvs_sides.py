@@ -47,6 +47,7 @@ def row_of(lab: Lab, name: str, dc: dict[str, Any] | None = None) -> dict[str, A
     launch = node_plan.wanted_launch(lab, node, out)
     record = {
         "argv": launch.argv,
+        "user": launch.user,
         "kernel_sha256": None,
         "namespace": node.network.namespace,
         "dc": dc,

@@ -12,6 +12,7 @@ from umlaan.operations import network
 
 IP = "ip -n umlaan"
 MARK = "umlaan:umlaan"
+USER = "umlaan-umlaan"
 HOSTS = "127.0.0.1\tlocalhost\n"
 OWN_HOSTS = (
     f"# {MARK}: /etc/hosts with the lab's nodes before it\n# {MARK} begin\n"
@@ -42,7 +43,7 @@ def address(text: str, scope: str = "global") -> dict[str, Any]:
 def whole() -> dict[str, Any]:
     """The default lab with one node as the agent finds it when all is well."""
     tap = link("HTAP", "tun", master="br0", flags=["UP"])
-    tap["linkinfo"]["info_data"] = {"type": "tap", "persist": True, "user": "root"}
+    tap["linkinfo"]["info_data"] = {"type": "tap", "persist": True, "user": USER}
     bridge = link("br0", "bridge", address="fe:fd:c0:a8:01:0a")
     bridge["flags"].append("PROMISC")
     bridge["linkinfo"]["info_data"] = {"mcast_snooping": 0}
@@ -60,6 +61,7 @@ def whole() -> dict[str, Any]:
         "managers": [],
         "ssh": None,
         "users": [],
+        "accounts": {USER: {"uid": 999, "comment": "umlaan lab umlaan"}},
     }
 
 
@@ -71,6 +73,7 @@ def bare(namespace: str = "missing") -> dict[str, Any]:
         "route": [],
         "tx": {},
         "files": {"/etc/hosts": HOSTS},
+        "accounts": {USER: None},
     }
 
 
@@ -105,5 +108,5 @@ def on_host() -> dict[str, Any]:
     """The procedure's own machine: eth0 with 192.168.1.100, systemd, no lab yet."""
     found = bare("root")
     eth0 = link("eth0", ifalias=None, addr_info=[address("192.168.1.100/24")])
-    found.update(addr=[link("lo", ifalias=None), eth0])
+    found.update(addr=[link("lo", ifalias=None), eth0], accounts=whole()["accounts"])
     return found

@@ -10,6 +10,7 @@ from pyinfra.api.state import StateStage
 from tests.operations.network_answers import (
     IP,
     MARK,
+    USER,
     address,
     bare,
     link,
@@ -28,7 +29,13 @@ def test_nothing_differs(verb: str) -> None:
 
 
 def test_up_from_nothing() -> None:
-    commands = run("up", bare())
+    reasons: list[tuple[str, str]] = []
+    make_user, *commands = run("up", bare(), reasons=reasons)
+    assert make_user == (
+        "useradd --system --user-group --no-create-home --home-dir /nonexistent "
+        f"--shell /usr/sbin/nologin --comment 'umlaan lab umlaan' {USER}"
+    )
+    assert reasons[0] == (LAB, f"user {USER}: make, the lab's UMLs run as it")
     assert commands[0] == (
         "unshare --net sh -ec 'ip link set lo alias umlaan:umlaan && ip link set lo up "
         "&& ip netns attach umlaan $$'"
@@ -60,7 +67,7 @@ def test_tap_from_nothing_also_while_planning() -> None:
         commands = run("tap", bare(), stage=stage)
         make, *rest = commands[0].split(" && ")
         half = make.split()[6]
-        assert make == f"{IP} tuntap add dev {half} mode tap user root"
+        assert make == f"{IP} tuntap add dev {half} mode tap user {USER}"
         assert rest == [
             f"{IP} link set {half} alias {MARK} mtu 1500 name HTAP",
             f"{IP} link set HTAP master br0 up",
@@ -118,6 +125,16 @@ TAP_DRIFTS = {
         "tap HTAP: enslave to br0, it is in br9",
     ),
     "down": ({"flags": []}, f"{IP} link set HTAP up", "tap HTAP: up, it is down"),
+    "another's": (
+        {"linkinfo": {"info_kind": "tun", "info_data": {"type": "tap", "user": "root"}}},
+        f"umlaan-agent network give umlaan HTAP {USER}",
+        f"tap HTAP: user root → {USER}",
+    ),
+    "nobody's": (
+        {"linkinfo": {"info_kind": "tun", "info_data": {"type": "tap"}}},
+        f"umlaan-agent network give umlaan HTAP {USER}",
+        f"tap HTAP: user nobody → {USER}",
+    ),
     "mtu": ({"mtu": 9000}, f"{IP} link set HTAP mtu 1500", "tap HTAP: mtu 9000 → 1500"),
 }
 
@@ -160,6 +177,38 @@ def test_offload_that_a_vector_guest_left(transport: str, held: bool, off: bool)
         of(found, "HTAP")["flags"] = ["UP", "LOWER_UP"]
     wanted = ["umlaan-agent network txoff umlaan HTAP"] if off else []
     assert run("tap", found, data={"node.transport": transport}) == wanted
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_tap_of_another_user_that_a_guest_holds_waits_for_its_launch(held: bool) -> None:
+    found = whole()
+    of(found, "HTAP")["linkinfo"]["info_data"]["user"] = "root"
+    of(found, "HTAP")["flags"] = ["UP", "LOWER_UP"] if held else ["UP"]
+    assert bool(run("tap", found)) is not held
+
+
+def test_a_tap_is_root_s_where_the_data_has_its_uml_run_as_root() -> None:
+    found = whole()
+    of(found, "HTAP")["linkinfo"]["info_data"]["user"] = "root"
+    assert run("tap", found, {"node": {"user": "root"}}) == []
+    assert run("up", bare(), {"node": {"user": "root"}})[0].startswith("unshare --net")
+
+
+FOREIGN_USERS = {
+    "its name": ({USER: {"uid": 999, "comment": "somebody"}}, {}, "up", "was not made by umlaan"),
+    "root": ({USER: {"uid": 0, "comment": "umlaan lab umlaan"}}, {}, "up", "was not made by"),
+    "missing": ({"eva": None}, {"user": "eva"}, "tap", "no user eva for node1 on the lab host"),
+    "toor": ({"toor": {"uid": 0, "comment": ""}}, {"user": "toor"}, "tap", "is root by another"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_USERS)
+def test_a_user_that_is_not_the_lab_s_own_is_refused(name: str) -> None:
+    accounts, data, verb, message = FOREIGN_USERS[name]
+    found = whole()
+    found["accounts"] = accounts
+    (said,) = run(verb, found, {"node": data})
+    assert message in said
 
 
 def test_foreign_links_are_refused() -> None:

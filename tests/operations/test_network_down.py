@@ -10,6 +10,7 @@ from tests.operations.network_answers import (
     IP,
     MARK,
     ON_HOST,
+    USER,
     bare,
     link,
     of,
@@ -19,6 +20,8 @@ from tests.operations.network_answers import (
 )
 from tests.operations.support import LAB
 from umlaan.operations import network
+
+USERDEL = f"userdel {USER} && sh -c '! getent group {USER} >/dev/null || groupdel {USER}'"
 
 
 def test_down_with_nothing_there() -> None:
@@ -30,6 +33,7 @@ def test_down_takes_the_namespace_with_all_of_ours() -> None:
     assert run("down", whole(), reasons=reasons) == [
         "ip netns delete umlaan",
         "rm -f /etc/netns/umlaan/hosts && sh -c 'rmdir /etc/netns/umlaan 2>/dev/null || true'",
+        USERDEL,
     ]
     assert reasons[0] == (LAB, "network namespace umlaan: remove, with HTAP, eth0, br0")
 
@@ -38,12 +42,13 @@ def test_down_leaves_what_others_put_there() -> None:
     found = whole()
     found["addr"].append(link("veth7", "veth", ifalias=None))
     links = [f"{IP} link del {name}" for name in ("HTAP", "eth0", "br0")]
-    assert run("down", found)[:-1] == links
+    assert run("down", found)[:-2] == links
     found = whole()
     of(found, "lo")["ifalias"] = None
-    assert run("down", found)[:-1] == links, "a namespace that umlaan did not make went"
+    assert run("down", found)[:-2] == links, "a namespace that umlaan did not make went"
     found["addr"] = [of(found, "lo"), link("br0", "bridge", ifalias=None)]
     found["files"].pop("/etc/netns/umlaan/hosts")
+    found["accounts"][USER]["comment"] = "somebody's own"
     assert run("down", found) == []
 
 
@@ -70,5 +75,6 @@ def test_down_on_the_host_itself_takes_the_block_out() -> None:
     found = on_host()
     block = f"# {MARK} begin\n192.168.1.101\tnode1\n# {MARK} end\n"
     found["files"] = {"/etc/hosts": HOSTS + block + "10.0.0.1\tmine\n"}
-    (command,) = run("down", found, ON_HOST)
+    (command, away) = run("down", found, ON_HOST)
     assert command == f"umlaan-agent network names /etc/hosts {MARK}"
+    assert away == USERDEL

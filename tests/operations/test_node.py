@@ -22,6 +22,7 @@ def lab_of(**data: Any) -> Lab:
     return build_lab([HostData(LAB, False, data), HostData(NODE, True, {**data, "lab_host": LAB})])
 
 
+USER = "umlaan-umlaan"
 LAB_MODEL = lab_of(dvs=None)
 ONE = LAB_MODEL.node("node1")
 
@@ -31,6 +32,7 @@ def row_of(**changed: Any) -> dict[str, Any]:
         "argv": plan.command_line(ONE, "tuntap"),
         "kernel_sha256": SHA,
         "namespace": "umlaan",
+        "user": USER,
         "dc": None,
         "exit": None,
         "pid": 4711,
@@ -102,6 +104,9 @@ def test_a_killed_node_is_started_and_awaited() -> None:
         "mem": 1 << 30,
         "deadline": 90,
         "lab": "umlaan",
+        "user": USER,
+        "hostfs": None,
+        "hostfs_writable": False,
     }
 
 
@@ -126,6 +131,34 @@ def test_a_node_that_differs_is_stopped_first() -> None:
     assert verbs(commands) == ["node-stop", "node-start", "node-wait"]
     assert reasons == ["node1: restart, mem 512M → 1024M"]
     assert order_of(commands[0])["deadline"] is None
+
+
+def test_a_node_that_runs_as_another_user_is_started_anew() -> None:
+    """So it is for one that an older version launched, which knew no other than root."""
+    row = row_of()
+    row["record"].pop("user")
+    commands, reasons = run(operations.running, row)
+    assert verbs(commands) == ["node-stop", "node-start", "node-wait"]
+    assert reasons == [f"node1: restart, user root → {USER}"]
+
+
+@pytest.mark.parametrize("stage", [StateStage.Prepare, StateStage.Execute])
+def test_a_node_that_the_data_has_run_as_root_is_said_each_time(
+    stage: StateStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = row_of()
+    row["record"]["user"] = "root"
+    node = lab_of(dvs=None, node={"user": "root"}).node("node1")
+    commands = commands_of(
+        operations.running,
+        node,
+        on=NODE,
+        responses={"node-state": json.dumps({"node1": row})},
+        data={**DATA, "node": {"user": "root"}},
+        stage=stage,
+    )
+    assert commands == []
+    assert "node1: runs as root on its lab host (node.user)" in caplog.text
 
 
 def test_the_plan_knows_a_node_that_nothing_made_yet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,10 @@ def serve():
     data, sender = server.recvfrom(4096)
     server.sendto(struct.pack("=III", 0, 0, 5) + b"heard", sender)
 threading.Thread(target=serve, daemon=True).start()
+name = f"test-{os.getpid()}"
+mconsole.secrets.token_hex = lambda _: name
 print(mconsole.ask(path, "cad"))
-print([n for n in os.listdir(mconsole.SPARE) if n == f".mc-{os.getpid()}"])
+print([n for n in os.listdir(mconsole.REPLIES) if n == name])
 """
 
 
@@ -48,6 +51,27 @@ def test_a_guest_on_a_full_disk_can_still_be_told_to_end_cleanly(tmp_path: Path)
         check=False,
     )
     assert done.stdout.splitlines() == ["full", "(True, 'heard')", "[]"], done.stderr
+
+
+@pytest.mark.parametrize("linked", ["mconsole", "node1"])
+def test_no_link_of_a_guest_s_is_followed_to_another_socket(tmp_path: Path, linked: str) -> None:
+    """Its umid folder is the guest's to write: root must not speak to what it points at."""
+    folder = tmp_path / "uml" / "node1"
+    folder.mkdir(parents=True)
+    others = tmp_path / "others"
+    others.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        door.bind(str(others / "mconsole"))
+        door.settimeout(0.0)
+        if linked == "node1":
+            folder.rmdir()
+            folder.symlink_to(others)
+        else:
+            (folder / "mconsole").symlink_to(others / "mconsole")
+        with pytest.raises(mconsole.Silent):
+            mconsole.ask(f"{folder}/mconsole", "cad", timeout=0.2)
+        with pytest.raises(BlockingIOError):
+            door.recv(1)
 
 
 def test_nobody_there_is_silence_and_leaves_nothing(tmp_path: Path) -> None:

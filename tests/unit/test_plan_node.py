@@ -26,6 +26,7 @@ def row_of(lab: Lab, **changed: Any) -> dict[str, Any]:
     node = lab.node("node1")
     record = {
         "argv": plan.command_line(node, "tuntap"),
+        "user": lab.host(node.host).user,
         "kernel_sha256": SHA,
         "root_id": [1, 2],
         "namespace": node.network.namespace,
@@ -146,6 +147,7 @@ def test_another_place_of_the_same_kernel_is_no_difference() -> None:
             f"node1: restart, kernel {'a' * 12} → {'b' * 12}",
         ),
         ({"network.namespace": None}, {}, "network namespace umlaan → of the host"),
+        ({"node.user": "eva"}, {}, "node1: restart, user umlaan-umlaan → eva"),
     ],
 )
 def test_what_differs_is_the_reason(data: Any, changed: Any, expected: str) -> None:
@@ -153,6 +155,14 @@ def test_what_differs_is_the_reason(data: Any, changed: Any, expected: str) -> N
     found = reasons(lab_of(**NO_DC, **data), row)
     assert len(found) == 1
     assert expected in found[0]
+
+
+def test_a_shared_folder_that_becomes_writable_is_a_reason() -> None:
+    share = {"node.hostfs": "/srv/share"}
+    row = row_of(lab_of(**NO_DC, **share))
+    assert reasons(lab_of(**NO_DC, **share), row) == []
+    found = reasons(lab_of(**NO_DC, **share, **{"node.hostfs_writable": True}), row)
+    assert found == ["node1: restart, hostfs read-only → writable"]
 
 
 @pytest.mark.parametrize(

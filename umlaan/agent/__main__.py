@@ -14,6 +14,7 @@ VERBS = {
     "node-start": "start",
     "node-stop": "stop",
     "node-wait": "wait",
+    "node-sandbox": "sandbox_node",
     "live": "live",
     "snapshot": "snapshot",
     "mconsole": "mconsole",

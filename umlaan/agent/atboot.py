@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import itself, node, proc
+from umlaan.agent import cgroup, itself, node, proc
 from umlaan.agent.files import (
     fault_of,
     locked,
@@ -230,7 +230,7 @@ def in_scope(order: dict[str, Any], words: list[str]) -> int | None:
     reader, writer = os.pipe()
     process = subprocess.Popen(
         ["systemd-run", "--quiet", "--scope", "--collect", f"--unit={scope}"]
-        + [f"--property=Before={unit(order['lab'])}", "--", *words],
+        + [f"--property=Before={unit(order['lab'])}", *cgroup.properties(order), "--", *words],
         stderr=subprocess.PIPE,
         pass_fds=[writer],
         env={**os.environ, SCOPED: str(writer)},

@@ -7,6 +7,7 @@ ends with the UML. Only SIGKILL ends it before: then the guest runs on without a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import time
 from typing import Any
 
-from umlaan.agent import node, proc, reach
+from umlaan.agent import atboot, cgroup, node, proc, reach
 from umlaan.agent.files import write_json
 
 LOG_MAX = 4 << 20
@@ -160,6 +161,13 @@ def _listen(directory: str) -> socket.socket:
     return door
 
 
+def memory_folder(order: dict[str, Any]) -> str | None:
+    """The node's own folder for its memory file below node.tmpdir; None where it has none."""
+    if not order.get("tmpdir") or order.get("user") in (None, "root"):
+        return None
+    return f"{order['tmpdir']}/{order['user']}-{order['name']}"
+
+
 def hold(order: dict[str, Any], record: dict[str, Any], lock: int, ready: int) -> None:
     """Start the UML, tell `ready` its pid (or the fault), serve its console until it ends."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
@@ -168,6 +176,8 @@ def hold(order: dict[str, Any], record: dict[str, Any], lock: int, ready: int) -
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     directory = order["dir"]
+    # Where systemd is, the node has a scope of its own, and the bounds are that scope's.
+    groups = [] if os.path.isdir(atboot.SYSTEMD) else cgroup.make(order)
     master, slave = os.openpty()
     try:
         console = Console(master, directory, ConsoleLog(f"{directory}/console.log"))
@@ -182,7 +192,7 @@ def hold(order: dict[str, Any], record: dict[str, Any], lock: int, ready: int) -
             start_new_session=True,
             pass_fds=[lock],
             restore_signals=True,
-            preexec_fn=_default_signals,
+            preexec_fn=functools.partial(_prepare, groups),
             env=order["environment"],
         )
         os.close(slave)
@@ -208,7 +218,8 @@ def hold(order: dict[str, Any], record: dict[str, Any], lock: int, ready: int) -
     _tell(ready, f"exit {code}")
 
 
-def _default_signals() -> None:
+def _prepare(groups: list[str]) -> None:
+    cgroup.join(groups)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
@@ -246,6 +257,10 @@ def _end(
     for member in node.members(order):
         with contextlib.suppress(ProcessLookupError):
             os.kill(member.pid, signal.SIGKILL)
+    cgroup.leave(order)
+    if folder := memory_folder(order):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
     reach.end_shared(order["dir"])
     console.drain()
     text = f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,24 +1,28 @@
 """A client of UML's management console: ``mconsole SOCKET WORD…``.
 
-It binds its reply socket in the file system beside UML's own, because the abstract one of
-uml_mconsole is not reachable from another network namespace, and it never waits for ever.
+Its reply socket stands in a folder that every UML can reach and only root can write, because the
+abstract one of uml_mconsole is not reachable from another network namespace. No link that a guest
+may have put in the socket's place is followed, and it never waits for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
+import secrets
 import socket
+import stat
 import struct
 import sys
+from collections.abc import Iterator
 
-from umlaan.agent.files import RUN, run_folder
+from umlaan.agent.files import RUN, make_folder, run_folder
 
 _MAGIC = 0xCAFEBABE
 _VERSION = 2
 _DATA = 512
-SPARE = RUN
+# In /run: a full disk has no room for a socket.
+REPLIES = f"{RUN}/reply"
 
 
 class Silent(Exception):
@@ -34,14 +38,14 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
     data = command.encode()
     if len(data) >= _DATA:
         raise ValueError(f"mconsole command longer than {_DATA - 1} bytes")
-    own = ""
+    own = f"{REPLIES}/{secrets.token_hex(16)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
         try:
-            own = _bind(link, os.path.dirname(os.path.dirname(path)))
+            _bind(link, own)
             link.settimeout(timeout)
-            link.sendto(
-                struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0"), path
-            )
+            packet = struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0")
+            with _door(path) as door:
+                link.sendto(packet, f"/proc/self/fd/{door}")
             return _answer(link)
         except TimeoutError:
             raise Late(f"{path}: no answer to {command!r} in {timeout:g} s") from None
@@ -52,21 +56,35 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
                 os.unlink(own)
 
 
-def _bind(link: socket.socket, folder: str) -> str:
-    """Name the reply socket in the folder, or where a full disk has no room for it below /run."""
-    for place in (folder, SPARE):
-        own = f"{place}/.mc-{os.getpid()}"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(own)
-            link.bind(own)
-        except OSError as error:
-            if place == SPARE or error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-                raise
-            run_folder()
-        else:
-            break
-    return own
+def _bind(link: socket.socket, own: str) -> None:
+    """Name the reply socket, for a UML of any user: who cannot list the folder cannot guess it."""
+    run_folder()
+    make_folder(REPLIES, 0o711)
+    before = os.umask(0)
+    try:
+        link.bind(own)
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def _door(path: str) -> Iterator[int]:
+    """A descriptor of UML's socket: below its uml_dir a guest may have put what it likes."""
+    folder, umid = os.path.split(os.path.dirname(path))
+    flags = os.O_PATH | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+
+        def opened(name: str, more: int, at: int | None) -> int:
+            descriptor = os.open(name, flags | more, dir_fd=at)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        top = opened(folder, os.O_DIRECTORY, None)
+        inner = opened(umid, os.O_DIRECTORY | os.O_NOFOLLOW, top)
+        door = opened(os.path.basename(path), os.O_NOFOLLOW, inner)
+        if not stat.S_ISSOCK(os.fstat(door).st_mode):
+            raise OSError(f"{path} is no socket")
+        yield door
 
 
 def _answer(link: socket.socket) -> tuple[bool, str]:

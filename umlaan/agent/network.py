@@ -1,9 +1,11 @@
 """``network read|put|txoff …``: the lab host's links, and the files beside them, as one JSON value.
 
-``read NAMESPACE|- [--file FILE]… [--leaving MARK]`` prints what plan/network_state.py parses.
+``read NAMESPACE|- [--file FILE]… [--account USER]… [--leaving MARK]`` prints what
+plan/network_state.py parses.
 ``put FILE MODE TEXT`` writes a file atomically.
 ``names FILE MARK [--backup FILE] [ROW]…`` puts the lab's block of names into a hosts file, or takes
 it out where there are no rows; the file's first version is kept.
+``give NAMESPACE|- TAP USER`` makes a tap that nobody holds a user's.
 ``txoff NAMESPACE|- LINK`` turns a tap's transmit checksum offload off (ethtool -K LINK tx off).
 """
 
@@ -17,6 +19,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -27,6 +30,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from umlaan.agent import tap
 from umlaan.agent.blocks import with_block, without
 from umlaan.agent.files import write_atomic
 
@@ -34,6 +38,7 @@ HOSTS = "/etc/hosts"
 NM_PID = "/run/NetworkManager/NetworkManager.pid"
 NETNS_DIR = "/run/netns"
 CLONE_NEWNET = 0x40000000
+TUN = os.makedev(10, 200)
 SIOCETHTOOL = 0x8946
 ETHTOOL_GTXCSUM = 0x16
 ETHTOOL_STXCSUM = 0x17
@@ -107,7 +112,9 @@ def _taps(pid: str) -> list[str]:
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
         # A descriptor may close while it is looked at.
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{pid}/fd/{descriptor}") == "/dev/net/tun":
+            # Any node of it, also a sandbox's own.
+            info = os.stat(f"/proc/{pid}/fd/{descriptor}")
+            if stat.S_ISCHR(info.st_mode) and info.st_rdev == TUN:
                 with open(f"/proc/{pid}/fdinfo/{descriptor}") as file:
                     taps += re.findall(r"^iff:\s*(\S+)", file.read(), re.MULTILINE)
     return taps
@@ -187,7 +194,32 @@ def marked_namespaces(mark: str, but: str | None, links: Any) -> list[dict[str, 
     return rows
 
 
-def read(name: str | None, files: list[str], *, leaving: str = "", links: Any = None) -> Any:
+def account_of(name: str) -> pwd.struct_passwd:
+    """A user by name. OSError if there is none."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise OSError(f"there is no user {name}") from None
+
+
+def accounts_of(names: list[str]) -> dict[str, dict[str, Any] | None]:
+    """{user: {uid, comment}}, None where there is none of that name."""
+    found: dict[str, dict[str, Any] | None] = dict.fromkeys(names)
+    for name in names:
+        with contextlib.suppress(KeyError):
+            row = pwd.getpwnam(name)
+            found[name] = {"uid": row.pw_uid, "comment": row.pw_gecos}
+    return found
+
+
+def read(
+    name: str | None,
+    files: list[str],
+    *,
+    accounts: list[str],
+    leaving: str = "",
+    links: Any = None,
+) -> Any:
     """All that the plan wants to know; links replaces the reader that calls ip.
 
     leaving, the lab's mark, looks also for processes in the namespace and for others of the lab's.
@@ -202,6 +234,7 @@ def read(name: str | None, files: list[str], *, leaving: str = "", links: Any = 
             found["users"] = users_of(name)
     if leaving:
         found["elsewhere"] = marked_namespaces(leaving, name, links)
+    found["accounts"] = accounts_of(accounts)
     found.update(surroundings(files))
     return found
 
@@ -262,6 +295,7 @@ def main(argv: list[str]) -> int:
     reads = verbs.add_parser("read")
     reads.add_argument("namespace")
     reads.add_argument("--file", action="append", default=[])
+    reads.add_argument("--account", action="append", default=[])
     reads.add_argument("--leaving", default="")
     puts = verbs.add_parser("put")
     puts.add_argument("path")
@@ -272,6 +306,10 @@ def main(argv: list[str]) -> int:
     blocks.add_argument("mark")
     blocks.add_argument("rows", nargs="*")
     blocks.add_argument("--backup")
+    gives = verbs.add_parser("give")
+    gives.add_argument("namespace")
+    gives.add_argument("tap")
+    gives.add_argument("user")
     off = verbs.add_parser("txoff")
     off.add_argument("namespace")
     off.add_argument("link")
@@ -279,11 +317,15 @@ def main(argv: list[str]) -> int:
     namespace = None if getattr(options, "namespace", "-") == "-" else options.namespace
     try:
         if options.verb == "read":
-            print(json.dumps(read(namespace, options.file, leaving=options.leaving)))
+            found = read(namespace, options.file, accounts=options.account, leaving=options.leaving)
+            print(json.dumps(found))
         elif options.verb == "put":
             put(options.path, options.mode, options.text)
         elif options.verb == "names":
             put_names(options.path, options.mark, options.rows, options.backup)
+        elif options.verb == "give":
+            with inside(namespace):
+                tap.give(options.tap, account_of(options.user).pw_uid)
         else:
             with inside(namespace):
                 _ethtool(options.link, ETHTOOL_STXCSUM, 0)

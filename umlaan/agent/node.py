@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import sys
 from typing import Any
 
 from umlaan.agent import dcfile, proc, reach, rootlock, trust
-from umlaan.agent.files import read_json
+from umlaan.agent.files import read_json, read_short
 from umlaan.agent.index import hash_file
 
 Row = dict[str, Any]
@@ -73,7 +74,10 @@ def members(node: Row) -> list[proc.Process]:
 
 
 def users(node: Row) -> set[int]:
-    """Whose processes a node's UML may consist of: root's."""
+    """Whose processes a node's UML may consist of: root's, and its user's as its launch said."""
+    with contextlib.suppress(OSError):
+        # In a folder of root's: only a launch gives it to another user.
+        return {0, os.stat(f"{node['dir']}/uml", follow_symlinks=False).st_uid}
     return {0}
 
 
@@ -89,8 +93,7 @@ def _words_of(node: Row) -> tuple[str, str]:
 def _leader(node: Row, found: list[proc.Process]) -> proc.Process | None:
     """The UML itself, found without a record: the member whose inner pid UML wrote down."""
     try:
-        with open(f"{node['dir']}/uml/{node['umid']}/pid", encoding="ascii") as file:
-            written = int(file.read())
+        written = int(read_short(f"{node['dir']}/uml/{node['umid']}/pid"))
     except (OSError, ValueError):
         return None
     return next((m for m in found if proc.nspids(m.pid)[-1:] == [written]), None)
@@ -100,6 +103,8 @@ def _adopted(record: Row | None, leader: proc.Process) -> Row:
     """A record for a UML that is up without its own: what the process itself tells."""
     record = {**(record or {}), "pid": leader.pid, "start": leader.start}
     record.update(argv=proc.cmdline(leader.pid), adopted=True, exit=None)
+    with contextlib.suppress(OSError, KeyError):
+        record["user"] = pwd.getpwuid(os.stat(f"/proc/{leader.pid}").st_uid).pw_name
     with contextlib.suppress(OSError):
         record["kernel_sha256"] = hash_file(f"/proc/{leader.pid}/exe")
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from typing import NamedTuple
 
@@ -138,6 +139,10 @@ def _has_open(pid: int, wanted: os.stat_result) -> bool:
         with contextlib.suppress(OSError):
             info = os.stat(f"/proc/{pid}/fd/{name}")
             if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+            # A sandbox has a node of its own for the same device.
+            device = stat.S_ISBLK(wanted.st_mode) and stat.S_ISBLK(info.st_mode)
+            if device and info.st_rdev == wanted.st_rdev:
                 return True
     return False
 

@@ -17,6 +17,8 @@ from umlaan.agent.files import holder_of, name_holder, open_lock
 from umlaan.agent.patience import Wait
 
 LOCK_DIR = "/run/umlaan/lock"
+# struct flock of this machine's C library: type, whence, (pad), start, length, pid.
+FLOCK = "hhqqi4x" if struct.calcsize("l") == 8 else "hhlli"
 
 
 class RootBusy(Exception):
@@ -126,16 +128,14 @@ def _loop(real: str) -> str | None:
 
 def _posix_lock(root: str) -> str | None:
     """UML takes an fcntl lock on its disks: the kernel tells who has it."""
-    # struct flock of this machine's C library: type, whence, (pad), start, length, pid.
-    layout = "hhqqi4x" if struct.calcsize("l") == 8 else "hhlli"
     try:
         descriptor = os.open(root, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        request = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, request)
-        kind, _, _, _, pid = struct.unpack(layout, answer)[:5]
+        kind, _, _, _, pid = struct.unpack(FLOCK, answer)[:5]
     finally:
         os.close(descriptor)
     if kind == fcntl.F_UNLCK:

@@ -1,9 +1,10 @@
 """``node-start JSON``: start one node's UML under a holder, and return as soon as it runs.
 
-The order: {name, dir, umid, root, argv, kernel_sha256, namespace, dc_file, tmpdir, mem, lab}. Exit
-code 0 with one line that says the pid; 75 where the root or the node is in use, 1 for what else is
-wrong. Nothing is started twice: the node's launch lock and the root's lock are held while it is
-decided, and the root's lock as long as the guest lives. The order is noted for the next boot.
+The order: {name, dir, umid, root, argv, kernel_sha256, namespace, dc_file, tmpdir, mem, lab, user,
+hostfs, hostfs_writable}. Exit code 0 with one line that says the pid; 75 where the root or the
+node is in use, 1 for what else is wrong. Nothing is started twice: the node's launch lock and the
+root's lock are held while it is decided, and the root's lock as long as the guest lives. The order
+is noted for the next boot. Unless its user is root, the UML runs in a sandbox (sandbox_node).
 """
 
 from __future__ import annotations
@@ -11,12 +12,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import select
 import shutil
+import stat
 import sys
 from typing import Any
 
-from umlaan.agent import atboot, holder, node, proc, reach, rootlock, sweep, tap
+from umlaan.agent import (
+    atboot,
+    holder,
+    itself,
+    node,
+    proc,
+    reach,
+    rootlock,
+    sweep,
+    tap,
+)
 from umlaan.agent.files import locked, make_folder, write_json
 
 BUSY = 75
@@ -65,12 +78,67 @@ def prefix(order: dict[str, Any]) -> tuple[list[str], dict[str, Any] | None]:
     return words, dc
 
 
+def account(order: dict[str, Any]) -> pwd.struct_passwd:
+    """The user that a UML runs as. CannotStart if this machine does not have it."""
+    name = order.get("user") or "root"
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise CannotStart(f"there is no user {name}; the network stage makes the lab's") from None
+
+
+def own(path: str, user: pwd.struct_passwd, mode: int) -> None:
+    """Make a file or folder of umlaan's the UML's user's alone, no link followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fchown(descriptor, user.pw_uid, user.pw_gid)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def hand_over(order: dict[str, Any], user: pwd.struct_passwd) -> None:
+    """Give the UML's user what is the node's own, and only that."""
+    directory, root = order["dir"], order["root"]
+    os.makedirs(f"{directory}/uml", exist_ok=True)
+    own(f"{directory}/uml", user, 0o700)
+    if os.path.dirname(root) == directory and stat.S_ISREG(os.lstat(root).st_mode):
+        own(root, user, 0o600)
+    kernel = os.stat(order["argv"][0])
+    if user.pw_uid != 0 and kernel.st_mode & 0o555 != 0o555 and kernel.st_uid == 0:
+        # Built under a narrow umask; in its folder nobody else comes near it.
+        os.chmod(order["argv"][0], stat.S_IMODE(kernel.st_mode) | 0o555)
+    if mine := holder.memory_folder(order):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(mine, 0o700)
+        if os.lstat(mine).st_uid not in (0, user.pw_uid):
+            raise CannotStart(f"{mine} is somebody else's; it is to hold the guest's memory")
+        own(mine, user, 0o700)
+
+
+def sandbox(order: dict[str, Any], user: pwd.struct_passwd) -> list[str]:
+    """What stands last before the kernel: the sandbox; nothing where it runs as root."""
+    if user.pw_uid == 0:
+        return []
+    spec = {
+        "user": user.pw_name,
+        "dir": order["dir"],
+        "uml_dir": f"{order['dir']}/uml",
+        "tmpdir": order.get("tmpdir"),
+        "memory": holder.memory_folder(order),
+        "mem": int(order.get("mem") or 0),
+        "hostfs": order.get("hostfs"),
+        "hostfs_writable": bool(order.get("hostfs_writable")),
+    }
+    return [*itself("node-sandbox", json.dumps(spec, sort_keys=True)), "--"]
+
+
 def start(order: dict[str, Any]) -> str:
     """Start it; the line for the user. CannotStart or RootBusy say why not."""
     name, directory = order["name"], order["dir"]
+    user = account(order)
     # Root image, console, sockets, memory of the guest: nobody's but root's.
     make_folder(directory, 0o700)
-    make_folder(f"{directory}/uml", 0o700)
     row = node.state(order)
     if row["running"]:
         raise rootlock.RootBusy(f"it is up already (pid {row['pid']})")
@@ -82,25 +150,30 @@ def start(order: dict[str, Any]) -> str:
     tmpdir = order.get("tmpdir") or "/dev/shm"
     check_tmpdir(tmpdir, int(order.get("mem") or 0))
     swept = sweep.clear(order)
-    if fault := tap.prepare(order.get("namespace"), order["argv"]):
+    if fault := tap.prepare(order.get("namespace"), order["argv"], user.pw_uid):
         raise CannotStart(fault)
     lock = rootlock.take(order["root"], node.lock_name(order), wait=10.0)
     try:
         rootlock.wait_free(order["root"], 5.0)
         # A stale pid file with a recycled pid would make UML take a random umid.
         shutil.rmtree(f"{directory}/uml/{order['umid']}", ignore_errors=True)
+        hand_over(order, user)
         reach.end_shared(directory)
-        pid = _spawn({**order, "prefix": words, "environment": _environment(tmpdir)}, dc, lock)
+        words += sandbox(order, user)
+        environment = _environment(tmpdir, user)
+        pid = _spawn({**order, "prefix": words, "environment": environment}, dc, lock)
     finally:
         os.close(lock)
     swept_text = f", {swept} processes of its last run ended" if swept else ""
     return f"{name}: started, pid {pid}{swept_text}"
 
 
-def _environment(tmpdir: str) -> dict[str, str]:
+def _environment(tmpdir: str, user: pwd.struct_passwd) -> dict[str, str]:
     """Only what UML needs: a user's own variables are no part of a declared node."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/uml"
-    return {"PATH": path, "HOME": "/root", "TERM": "linux", "TMPDIR": tmpdir}
+    words = {"PATH": path, "HOME": "/root", "TERM": "linux", "TMPDIR": tmpdir}
+    # Where the sandbox finds this agent; it does not pass that on.
+    return {**words, "PYTHONPATH": atboot.top()} if user.pw_uid else words
 
 
 def _spawn(order: dict[str, Any], dc: dict[str, Any] | None, lock: int) -> int:
@@ -114,6 +187,8 @@ def _spawn(order: dict[str, Any], dc: dict[str, Any] | None, lock: int) -> int:
         "root": order["root"],
         "root_id": node.root_id(order["root"]),
         "namespace": order.get("namespace"),
+        "user": order.get("user") or "root",
+        "hostfs_writable": bool(order.get("hostfs_writable")),
         "dc": {"pid": dc["pid"], "start": dc["start"]} if dc else None,
         "boot_id": proc.boot_id(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,16 @@ class NetworkState(JsonFact):
     """One command: links, addresses, routes, and the files beside them."""
 
     def command(
-        self, agent: str, namespace: str | None, files: tuple[str, ...], leaving: str
+        self,
+        agent: str,
+        namespace: str | None,
+        files: tuple[str, ...],
+        accounts: tuple[str, ...],
+        leaving: str,
     ) -> str:
         """The agent's ``network read``."""
         words = [namespace or "-", *(f"--file={path}" for path in files)]
+        words += [f"--account={name}" for name in accounts]
         if leaving:
             words.append(f"--leaving={leaving}")
         return f"{agent} network read {shlex.join(words)}"
@@ -49,14 +56,22 @@ def found_network(on: Host, wanted: Wanted, *, leaving: bool = False) -> Found:
     if isinstance(on.connector, LocalConnector) and os.geteuid() == 0:
         # In a thread of its own: the thread enters the namespace, and pyroute2 has its event loop.
         pool = gevent.get_hub().threadpool
-        value = pool.apply(_read_here, (wanted.namespace, wanted.files, mark))
+        value = pool.apply(_read_here, (wanted, mark))
         return parse_found(value)
-    found: Found = on.get_fact(NetworkState, agent(on), wanted.namespace, wanted.files, mark)
+    found: Found = on.get_fact(
+        NetworkState, agent(on), wanted.namespace, wanted.files, wanted.accounts, mark
+    )
     return found
 
 
-def _read_here(namespace: str | None, files: tuple[str, ...], leaving: str) -> Any:
-    return reader.read(namespace, list(files), leaving=leaving, links=links_by_netlink)
+def _read_here(wanted: Wanted, leaving: str) -> Any:
+    return reader.read(
+        wanted.namespace,
+        list(wanted.files),
+        accounts=list(wanted.accounts),
+        leaving=leaving,
+        links=links_by_netlink,
+    )
 
 
 def links_by_netlink() -> dict[str, Any]:
@@ -85,6 +100,9 @@ def _link_row(link: Any, names: dict[int, str], addresses: list[Any]) -> dict[st
         details["mcast_snooping"] = data.get_attr("IFLA_BR_MCAST_SNOOPING")
     if data and kind == "tun":
         details["type"] = {1: "tun", 2: "tap"}.get(data.get_attr("IFLA_TUN_TYPE"))
+        owner = data.get_attr("IFLA_TUN_OWNER")
+        if owner is not None:
+            details["user"] = _user_name(owner)
     return {
         "ifname": link.get_attr("IFLA_IFNAME"),
         "flags": [name for bit, name in _FLAGS.items() if link["flags"] & bit],
@@ -104,6 +122,14 @@ def _link_row(link: Any, names: dict[int, str], addresses: list[Any]) -> dict[st
             if address["index"] == link["index"]
         ],
     }
+
+
+def _user_name(uid: int) -> str | int:
+    """As ip prints it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return uid
 
 
 def _route_row(route: Any, names: dict[int, str]) -> dict[str, Any]:

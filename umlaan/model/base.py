@@ -152,6 +152,7 @@ ImageSize = Annotated[Size, _at_least(_LEAST_IMAGE)]
 # The kernel's IFNAMSIZ is 16 with the NUL.
 IfName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 NameStr = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 # Text that a shell runs: it is a command by what it is for, and stands for nothing else.

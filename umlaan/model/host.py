@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pydantic import Field
 
 from umlaan.model.base import AbsPath, Model, NameStr, OneLine
 from umlaan.model.network import Network
+
+# useradd takes no more.
+USER_NAME_MAX = 32
 
 
 class LabHost(Model):
@@ -22,6 +27,19 @@ class LabHost(Model):
     def label(self) -> str:
         """node0, or the machine's own name where it is no DVS node."""
         return f"node{self.number}" if self.number is not None else self.name.lstrip("@")
+
+    @property
+    def user(self) -> str:
+        """The user that the lab's UMLs run as here, where node.user names none."""
+        name = f"umlaan-{self.lab}"
+        if len(name) <= USER_NAME_MAX:
+            return name
+        return f"umlaan-{self.lab[:12]}-{hashlib.sha256(self.lab.encode()).hexdigest()[:8]}"
+
+    @property
+    def user_mark(self) -> str:
+        """What that user's comment says: whose it is. useradd takes no colon there."""
+        return f"umlaan lab {self.lab}"
 
     @property
     def log_dir(self) -> str:

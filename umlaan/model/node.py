@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from ipaddress import IPv4Address
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from umlaan.model.base import AbsPath, DiskPath, Memory, Model, OneLine, WordPath
+from umlaan.model.base import AbsPath, DiskPath, Memory, Model, OneLine, UserName, WordPath
 from umlaan.model.kernel import Kernel
 from umlaan.model.network import Network, mac_of
 from umlaan.model.root import Root
@@ -23,6 +24,10 @@ class NodeSettings(Model):
     extra_args: tuple[OneLine, ...] = ()
     disks: tuple[DiskPath, ...] = Field((), max_length=7, description="ubdb, ubdc, … in order")
     hostfs: WordPath | None = Field(None, description="a directory of the lab host at /host")
+    hostfs_writable: bool = Field(False, description="the guest may write there as node.user may")
+    user: UserName | None = Field(
+        None, description="runs the UML; the lab's own if none; root: the procedure's way"
+    )
     dcid: int | None = Field(0, ge=0, le=31, description="DC whose PID namespace holds the UML")
     tmpdir: AbsPath | None = Field(None, description="holds the guest's memory; /dev/shm if none")
     address: IPv4Address | None = None
@@ -30,6 +35,13 @@ class NodeSettings(Model):
     boot_timeout: int = Field(
         90, ge=5, le=3600, description="seconds without progress until ssh answers"
     )
+
+    @field_validator("hostfs")
+    @classmethod
+    def _a_folder(cls, value: str | None) -> str | None:
+        if value is not None and posixpath.normpath(value).strip("/") == "":
+            raise ValueError("must be a folder, for example /srv/share: not all there is")
+        return value
 
     @field_validator("extra_args")
     @classmethod

@@ -17,6 +17,7 @@ from umlaan.facts.network import found_network
 from umlaan.model.host import LabHost
 from umlaan.model.node import Node
 from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
+from umlaan.plan import labuser
 from umlaan.plan.network import Change, shared_changes, tap_changes
 from umlaan.plan.network_down import down_changes, in_use, namespaces_that_stay
 from umlaan.plan.network_files import boot_changes, hosts_changes, keep_off_changes
@@ -44,7 +45,8 @@ def _make(changes: list[Change]) -> Commands:
 @operation()
 def up(host: LabHost) -> Commands:
     """
-    The lab host's part of the network: namespace, bridge, node0's link, names of the nodes.
+    The lab host's part of the network: namespace, bridge, node0's link, names of the nodes, and
+    the user that the UMLs run as.
 
     What has not the lab's mark is refused, with its remedies, never taken over. Taps and routes
     of the nodes are ``tap``'s.
@@ -59,11 +61,12 @@ def up(host: LabHost) -> Commands:
     """
     wanted = wanted_on(host)
     found = found_network(carrier(), wanted)
-    refused = refusals(wanted, found)
+    refused = [*refusals(wanted, found), *labuser.refusals(wanted, found)]
     if refused:
         yield from fail("\n".join(refused))
         return
-    changes = [*keep_off_changes(wanted, found), *shared_changes(wanted, found)]
+    changes = [*labuser.changes(wanted, found), *keep_off_changes(wanted, found)]
+    changes += shared_changes(wanted, found)
     changes += [*hosts_changes(wanted, found), *boot_changes(wanted, found)]
     yield from _make(changes)
 
@@ -71,7 +74,7 @@ def up(host: LabHost) -> Commands:
 @operation()
 def tap(node: Node, transport: Literal["tuntap", "vector"] | None = None) -> Commands:
     """
-    One node's part: its tap, owned by root, up and on the bridge, and the host route to it.
+    One node's part: its tap, its UML's user's, up and on the bridge, and the host route to it.
 
     + node: the UML node; runs for its @uml host, works on the lab host
     + transport: what the node will be launched with, if known better than ``node.transport``
@@ -87,7 +90,7 @@ def tap(node: Node, transport: Literal["tuntap", "vector"] | None = None) -> Com
     if transport is not None:
         wish = replace(wish, transport=transport)
     found = found_network(carrier(), wanted)
-    refused = tap_refusals(wanted, wish, found)
+    refused = [*tap_refusals(wanted, wish, found), *labuser.tap_refusals(wanted, wish, found)]
     if refused:
         yield from fail("\n".join(refused))
         return
@@ -130,4 +133,4 @@ def down(host: LabHost) -> Commands:
         return
     for stays in namespaces_that_stay(wanted, found):
         logger.warning(f"{context_host.print_prefix}{stays}")
-    yield from _make(down_changes(wanted, found))
+    yield from _make([*down_changes(wanted, found), *labuser.away(wanted, found)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pyinfra import logger
 from pyinfra.api.command import QuoteString
 from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
@@ -107,6 +108,8 @@ def running(node: Node) -> Commands:
     except plan.LaunchFault as fault:
         yield from fail(str(fault))
         return
+    if unconfined := plan.notice(launch):
+        logger.warning(unconfined)
     if row is None:
         if not executing():
             why(f"{node.name}: start")

@@ -262,7 +262,7 @@ def _tap(wanted: Wanted, tap: Tap, found: Found) -> Iterator[Change]:
             f"tap {name}: make, {what}",
             (
                 *remove,
-                ip_words(wanted, "tuntap", "add", "dev", half, "mode", "tap", "user", "root"),
+                ip_words(wanted, "tuntap", "add", "dev", half, "mode", "tap", "user", tap.user),
                 ip_words(
                     *(wanted, "link", "set", half, "alias", wanted.mark, "mtu", str(tap.mtu)),
                     *("name", name),
@@ -282,6 +282,12 @@ def _tap(wanted: Wanted, tap: Tap, found: Found) -> Iterator[Change]:
         )
     if not link.up:
         yield Change(f"tap {name}: up, it is down", (ip_words(wanted, "link", "set", name, "up"),))
+    # A tap with a carrier is held by a guest: its next launch gives it to who launches then.
+    if link.owner is not None and link.owner != tap.user and not link.carrier:
+        yield Change(
+            f"tap {name}: user {link.owner or 'nobody'} → {tap.user}",
+            ((AGENT, "network", "give", wanted.namespace or "-", name, tap.user),),
+        )
     # A vector guest sets it for itself when it opens the tap; a tuntap guest never does.
     if link.tx and (tap.transport == "tuntap" or (tap.transport == "auto" and not link.carrier)):
         yield Change(

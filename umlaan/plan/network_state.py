@@ -36,6 +36,8 @@ class Link:
     snooping: bool | None = None
     tap: bool = False
     tx: bool | None = None
+    # Of a tap: its user, "" if it is nobody's, None where the kernel does not say.
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class User:
 
 
 @dataclass(frozen=True)
+class Account:
+    """A user of the lab host, as far as the lab cares."""
+
+    uid: int
+    comment: str
+
+
+@dataclass(frozen=True)
 class Found:
     """What is there. Routes as (destination, device), ours apart; files by path, None if none."""
 
@@ -63,6 +73,7 @@ class Found:
     ssh: tuple[str, str] | None = None
     users: tuple[User, ...] = ()
     elsewhere: dict[str, tuple[User, ...]] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
 
     @property
     def ssh_link(self) -> str | None:
@@ -95,6 +106,7 @@ def parse_found(value: dict[str, Any]) -> Found:
         ssh=(str(ssh[0]), str(ssh[1])) if ssh else None,
         users=_users(value.get("users", [])),
         elsewhere={row["name"]: _users(row["users"]) for row in value.get("elsewhere", [])},
+        accounts={name: Account(**row) for name, row in value["accounts"].items() if row},
     )
 
 
@@ -126,6 +138,7 @@ def _link(row: dict[str, Any], tx: dict[str, bool]) -> Link:
         snooping=None if snooping is None else bool(snooping),
         tap=info.get("info_kind") == "tun" and _is_tap(data.get("type"), row),
         tx=tx.get(row["ifname"]),
+        owner=str(data.get("user", "")) if data.get("type") else None,
     )
 
 
@@ -144,6 +157,7 @@ class Tap:
     mac: str
     mtu: int
     transport: Transport
+    user: str
 
 
 @dataclass(frozen=True)
@@ -162,6 +176,13 @@ class Wanted:
     taps: tuple[Tap, ...]
     peers: tuple[tuple[str, str], ...]
     state_dir: str
+    user: str
+    user_mark: str
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The users that the lab's UMLs here run as, and the lab's own."""
+        return tuple(dict.fromkeys([self.user, *(tap.user for tap in self.taps)]))
 
     @property
     def mark(self) -> str:
@@ -268,8 +289,14 @@ def wanted_of(host: LabHost, nodes: tuple[Node, ...], peers: list[tuple[str, str
         node0_link=host.node0_link,
         node0_address=network.node_address(host.number) if host.number is not None else None,
         taps=tuple(
-            Tap(n.name, n.tap, n.address, n.mac, network.mtu, n.settings.transport) for n in nodes
+            Tap(
+                *(n.name, n.tap, n.address, n.mac, network.mtu, n.settings.transport),
+                user=n.settings.user or host.user,
+            )
+            for n in nodes
         ),
         peers=tuple(peers),
         state_dir=host.state_dir,
+        user=host.user,
+        user_mark=host.user_mark,
     )

@@ -21,6 +21,9 @@ Transport = Literal["tuntap", "vector"]
 _REACH = 1 / 90
 
 
+ROOT = "root"
+
+
 class LaunchFault(Exception):
     """Why this node cannot be launched as it is declared; for its user."""
 
@@ -34,6 +37,7 @@ class Launch:
     kernel_sha256: str | None
     dc_file: str | None
     lab: str = ""
+    user: str = ROOT
 
     def order(self) -> Row:
         """What the agent's node-start and node-wait are told."""
@@ -45,6 +49,9 @@ class Launch:
             "mem": size_bytes(self.node.settings.mem),
             "deadline": self.node.settings.boot_timeout,
             "lab": self.lab,
+            "user": self.user,
+            "hostfs": self.node.settings.hostfs,
+            "hostfs_writable": self.node.settings.hostfs_writable,
         }
 
 
@@ -127,7 +134,8 @@ def wanted_launch(lab: Lab, node: Node, row: Row | None) -> Launch:
         # Nobody makes a DC here: the procedure's command line without nsenter.
         path = None
     argv = command_line(node, transport_of(node, stamp))
-    return Launch(node, argv, (stamp or {}).get("sha256"), path, lab.name)
+    user = node.settings.user or lab.host(node.host).user
+    return Launch(node, argv, (stamp or {}).get("sha256"), path, lab.name, user)
 
 
 def how_it_ended(record: Row | None) -> str:
@@ -189,7 +197,32 @@ def differences(launch: Launch, row: Row) -> list[str]:
         old, new = record.get("namespace"), launch.node.network.namespace
         rows.append(f"network namespace {old or 'of the host'} → {new or 'of the host'}")
     rows += _dc_difference(launch, row)
+    rows += _confinement_difference(launch, record)
     return rows
+
+
+def _confinement_difference(launch: Launch, record: Row) -> list[str]:
+    rows = []
+    # Launched by a version that knew no other user.
+    ran = record.get("user") or ROOT
+    if ran != launch.user:
+        rows.append(f"user {ran} → {launch.user}")
+    wanted = launch.node.settings.hostfs_writable
+    was = bool(record.get("hostfs_writable"))
+    if launch.node.settings.hostfs and launch.user != ROOT and was != wanted:
+        words = {False: "read-only", True: "writable"}
+        rows.append(f"hostfs {words[was]} → {words[wanted]}")
+    return rows
+
+
+def notice(launch: Launch) -> str | None:
+    """What a user should know of a node that the data has run unconfined."""
+    if launch.user != ROOT:
+        return None
+    return (
+        f"{launch.node.name}: runs as root on its lab host (node.user): who is root in the guest "
+        "can become root there"
+    )
 
 
 def _dc_difference(launch: Launch, row: Row) -> list[str]:
