@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.uml import FAKE
-from umlaan.agent import node
+from umlaan.agent import cgroup, node
 
 
 @pytest.fixture
@@ -37,3 +37,4 @@ def order(tmp_path: Path) -> Iterator[dict[str, Any]]:
     yield made
     for one in node.members(made):
         os.kill(one.pid, signal.SIGKILL)
+    cgroup.leave(made)

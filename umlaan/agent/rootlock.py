@@ -17,8 +17,6 @@ from umlaan.agent.files import holder_of, name_holder, open_lock
 from umlaan.agent.patience import Wait
 
 LOCK_DIR = "/run/umlaan/lock"
-# struct flock of this machine's C library: type, whence, (pad), start, length, pid.
-FLOCK = "hhqqi4x" if struct.calcsize("l") == 8 else "hhlli"
 
 
 class RootBusy(Exception):
@@ -43,7 +41,9 @@ def take(root: str, holder: str, wait: float = 0.0) -> int:
 
     RootBusy once the same one has had it for wait seconds.
     """
-    descriptor = open_lock(lock_path(root))
+    writer = open_lock(lock_path(root))
+    # A UML inherits it: that may hold the lock, and not write who has it.
+    descriptor = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)
     waiting = Wait(wait, looks=0)
     while True:
         try:
@@ -52,9 +52,11 @@ def take(root: str, holder: str, wait: float = 0.0) -> int:
         except BlockingIOError:
             if not waiting.goes_on(who := holder_of(descriptor)):
                 os.close(descriptor)
+                os.close(writer)
                 raise RootBusy(f"root {root} is held by {who}") from None
             waiting.pause(most=0.05)
-    name_holder(descriptor, holder)
+    name_holder(writer, holder)
+    os.close(writer)
     return descriptor
 
 
@@ -128,14 +130,16 @@ def _loop(real: str) -> str | None:
 
 def _posix_lock(root: str) -> str | None:
     """UML takes an fcntl lock on its disks: the kernel tells who has it."""
+    # struct flock of this machine's C library: type, whence, (pad), start, length, pid.
+    layout = "hhqqi4x" if struct.calcsize("l") == 8 else "hhlli"
     try:
         descriptor = os.open(root, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        request = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, request)
-        kind, _, _, _, pid = struct.unpack(FLOCK, answer)[:5]
+        kind, _, _, _, pid = struct.unpack(layout, answer)[:5]
     finally:
         os.close(descriptor)
     if kind == fcntl.F_UNLCK:

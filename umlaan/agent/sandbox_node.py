@@ -25,9 +25,10 @@ import subprocess
 import sys
 from typing import Any, NoReturn
 
-from umlaan.agent import mconsole, proc, rootlock
+from umlaan.agent import mconsole, proc
+from umlaan.agent.files import RUN, make_folder, run_folder
 
-STAGE = "/run/umlaan/sandbox"
+STAGE = f"{RUN}/sandbox"
 TUN = (10, 200)
 # What UML or its C library opens, beside /dev/net/tun.
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
@@ -60,11 +61,14 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str = ""
     _call(f"mount {target}", "mount", *words[:3], ctypes.c_ulong(flags), words[3])
 
 
-def disks_of(argv: list[str]) -> list[str]:
-    """The files that a UML's command line names as its disks, copy-on-write pairs one by one."""
-    found = (_UBD.match(word) for word in argv)
-    paths = [path for match in found if match for path in re.split("[,:]", match[1])]
-    return list(dict.fromkeys(path for path in paths if path.startswith("/")))
+def disks_of(argv: list[str]) -> dict[str, str]:
+    """{path: disk, or cow and base of a pair}: the files that a UML's command line names."""
+    found: dict[str, str] = {}
+    for match in filter(None, map(_UBD.match, argv)):
+        paths = [path for path in re.split("[,:]", match[1])[:2] if path.startswith("/")]
+        kinds = ("disk",) if len(paths) == 1 else ("cow", "base")
+        found |= dict(zip(paths, kinds, strict=False))
+    return found
 
 
 def loader_of(path: str) -> str | None:
@@ -146,14 +150,24 @@ class Sandbox:
         """The machine's own device node."""
         mount(path, self.place(path, folder=False), None, _BIND)
 
-    def disk(self, path: str, own: bool) -> None:
+    def disk(self, path: str, kind: str, own: bool) -> None:
         """A disk: umlaan's own image as it is, a user's without a change of its owner."""
-        info = os.stat(path)
-        if stat.S_ISBLK(info.st_mode):
+        if not os.path.exists(path):
+            more = "; only a UML that runs as root makes one itself" if kind == "cow" else ""
+            raise Unfit(f"{path} is not there; the command line names it as a {kind}{more}")
+        info, user = os.stat(path), self.user.pw_name
+        if kind == "base":
+            if not self.may(info, 4):
+                raise Unfit(f"{path}: {user} may not read it: chmod a+r {path}")
+            self.bind(path, os.path.realpath(path), run=_NOEXEC)
+        elif stat.S_ISBLK(info.st_mode):
             self.kept.append(_claimed(path))
             self.device(path, info.st_rdev, stat.S_IFBLK, 0o600)
-        elif own or self.may_write(info):
+        elif own or self.may(info, 6):
             self.bind(path, os.path.realpath(path), writable=True, run=_NOEXEC)
+        elif kind == "cow":
+            # It grows, which a loop device cannot.
+            raise Unfit(f"{path}: {user} may not write it: chown {user} {path}")
         else:
             # Its owner could make it setuid; a loop device of it has nothing but its content.
             self.kept.append(_claimed(path))
@@ -161,13 +175,14 @@ class Sandbox:
             self.kept.append(descriptor)
             self.device(path, number, stat.S_IFBLK, 0o600)
 
-    def may_write(self, info: os.stat_result) -> bool:
-        """Whether the user may write a file of somebody's as it is."""
+    def may(self, info: os.stat_result, bits: int) -> bool:
+        """Whether the user may read (4) or write (2) a file as it is."""
+        whose = 0
         if info.st_uid == self.user.pw_uid:
-            return info.st_mode & 0o600 == 0o600
-        if info.st_gid == self.user.pw_gid:
-            return info.st_mode & 0o060 == 0o060
-        return info.st_mode & 0o006 == 0o006
+            whose = 6
+        elif info.st_gid == self.user.pw_gid:
+            whose = 3
+        return (info.st_mode >> whose) & bits == bits
 
     def memory(self, path: str, size: int, folder: str | None) -> None:
         """Where the guest's memory stands: a tmpfs of its own, or a folder of the node's alone."""
@@ -223,11 +238,14 @@ def mounts_below(target: str) -> list[str]:
 def _claimed(path: str) -> int:
     """Open a user's disk and hold the lock that a UML of somebody else's would take. Unfit."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    request = struct.pack(rootlock.FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    layout = "hhqqi4x" if struct.calcsize("l") == 8 else "hhqqi"
+    request = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
         fcntl.fcntl(descriptor, _F_OFD_SETLK, request)
-    except (BlockingIOError, PermissionError):
-        raise Unfit(f"{path}: another UML or program has locked it") from None
+    except OSError as error:
+        # What cannot be locked at all is nobody's less.
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise Unfit(f"{path}: another UML or program has locked it") from None
     return descriptor
 
 
@@ -248,8 +266,9 @@ def _loop(path: str) -> tuple[int, int]:
 def build(spec: dict[str, Any], argv: list[str], user: pwd.struct_passwd) -> Sandbox:
     """Put together what a UML needs, in a mount namespace of this process's own."""
     box = Sandbox(user)
-    os.makedirs(STAGE, mode=0o755, exist_ok=True)
-    os.makedirs(mconsole.REPLIES, mode=0o711, exist_ok=True)
+    run_folder()
+    make_folder(STAGE, 0o755)
+    make_folder(mconsole.REPLIES, 0o711)
     proc.unshare(proc.CLONE_NEWNS | _CLONE_NEWIPC)
     mount("", "/", None, _REC | _PRIVATE)
     mount("umlaan", STAGE, "tmpfs", _NOSUID, "mode=0755,size=1m")
@@ -270,10 +289,8 @@ def build(spec: dict[str, Any], argv: list[str], user: pwd.struct_passwd) -> San
     if spec["hostfs"]:
         writable = bool(spec["hostfs_writable"])
         box.bind(spec["hostfs"], os.path.realpath(spec["hostfs"]), writable=writable, run=_NOEXEC)
-    for path in disks_of(argv):
-        if not os.path.exists(path):
-            raise Unfit(f"{path} is not there; the command line names it as a disk")
-        box.disk(path, os.path.dirname(path) == spec["dir"])
+    for path, kind in disks_of(argv).items():
+        box.disk(path, kind, os.path.dirname(path) == spec["dir"])
     return box
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from umlaan.agent import atboot, mconsole, node, proc, reach, rootlock, sweep
+from umlaan.agent import atboot, cgroup, mconsole, node, proc, reach, rootlock, sweep
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.patience import Wait, of_processor
 from umlaan.agent.start import BUSY
@@ -129,6 +129,7 @@ def stop(order: dict[str, Any]) -> str:
     row = node.state(order)
     if not row["running"]:
         swept = sweep.clear(order)
+        cgroup.leave(order)
         reach.end_shared(order["dir"])
         return f"{name}: down already" + (f", {swept} leftover processes ended" if swept else "")
     begun = time.monotonic()
@@ -150,6 +151,7 @@ def stop(order: dict[str, Any]) -> str:
             break
     _holder_writes_end(order, row["record"])
     sweep.clear(order)
+    cgroup.leave(order)
     # The lock is free once the last process that inherited it is gone.
     os.close(rootlock.take(order["root"], f"stop of {name}", wait=5.0))
     reach.end_shared(order["dir"])
