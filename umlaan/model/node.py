@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from ipaddress import IPv4Address
 from typing import Literal
 
@@ -35,13 +34,6 @@ class NodeSettings(Model):
     boot_timeout: int = Field(
         90, ge=5, le=3600, description="seconds without progress until ssh answers"
     )
-
-    @field_validator("hostfs")
-    @classmethod
-    def _a_folder(cls, value: str | None) -> str | None:
-        if value is not None and posixpath.normpath(value).strip("/") == "":
-            raise ValueError("must be a folder, for example /srv/share: not all there is")
-        return value
 
     @field_validator("extra_args")
     @classmethod
