@@ -182,7 +182,9 @@ class UmlConnector(BaseConnector):
         """The command line on the lab host that runs one in the node."""
         node = self.node
         if way == "guest" and node.network.gateway is None and fetches(command):
-            inside = [node.network.namespace or "-", "ssh", *ssh_options(node)]
+            made = node.root.made
+            mirrors = [*node.network.mirrors, *([made.mirror] if made and made.mirror else [])]
+            inside = [node.network.namespace or "-", *mirrors, "ssh", *ssh_options(node)]
             words = [*inside, f"root@{node.address}", command]
             return StringCommand(agent(self.carrier), "outward", *map(shlex.quote, words))
         if way == "guest":

@@ -24,12 +24,15 @@ SILENT = {**UP, "answers": False}
 
 
 def node_host(
-    row: dict[str, Any], stage: StateStage = StateStage.Execute, **responses: Any
+    row: dict[str, Any],
+    stage: StateStage = StateStage.Execute,
+    data: dict[str, Any] | None = None,
+    **responses: Any,
 ) -> tuple[Host, list[str]]:
     """(the @uml host, the commands that reach its lab host)."""
     answers = {"node-state": json.dumps({"node1": row}), **responses}
     fake = {"fake_responses": answers, "fake_delay": 0.0, "fake_delay_jitter": 0.0}
-    inventory = Inventory(([(LAB, fake), (NODE, {"lab_host": LAB})], {}))
+    inventory = Inventory(([(LAB, fake), (NODE, {"lab_host": LAB, **(data or {})})], {}))
     state = State(inventory, Config())
     state.current_stage = stage
     for host in inventory:
@@ -180,6 +183,18 @@ def test_packages_are_fetched_by_the_lab_host_s_way_out() -> None:
     assert shlex.split(ran[-1])[1:4] == ["outward", "umlaan", "ssh"]
     node.run_shell_command(StringCommand("dpkg -l"))
     assert "outward" not in ran[-1]
+
+
+def test_mirrors_of_the_data_are_named_to_the_way_out() -> None:
+    own = {
+        "network": {"mirrors": ["https://packages.example/apt"]},
+        "root": {"made": {"mirror": "http://10.9.8.7:3142/debian"}},
+    }
+    node, ran = node_host(UP, data=own)
+    node.run_shell_command(StringCommand("apt-get -y install tree"))
+    words = shlex.split(ran[-1])
+    assert words[1:3] == ["outward", "umlaan"]
+    assert words[3:6] == ["https://packages.example/apt", "http://10.9.8.7:3142/debian", "ssh"]
 
 
 def test_a_failed_lab_host_fails_its_nodes() -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from pydantic import Field, model_validator
 
-from umlaan.model.base import IfName, Model, NameStr
+from umlaan.model.base import IfName, Mirror, Model, NameStr
 
 
 class Network(Model):
@@ -28,6 +28,11 @@ class Network(Model):
     gateway: IPv4Address | None = None
     nameservers: tuple[IPv4Address, ...] = Field(
         (), description="in each guest's resolv.conf; without any, that file is the user's"
+    )
+    mirrors: tuple[Mirror, ...] = Field(
+        (),
+        description="URLs of package archives that a guest without a gateway may reach through its "
+        "lab host, beside those of the lab host's own apt sources",
     )
     proxy_base_port: int = Field(
         3000,
