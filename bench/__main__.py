@@ -24,6 +24,8 @@ from bench.against import Ansible, environment, tasks
 from bench.bare import Bare
 from bench.lab import REPO, BenchLab
 from bench.timing import Failed, drop_caches, load, median, say, timed
+from umlaan.agent import trust
+from umlaan.agent.files import narrow_umask
 
 PARTS = ("cold", "noop", "warm", "memory")
 READY = "ready:package:user-mode-linux"
@@ -222,8 +224,11 @@ def main(argv: list[str]) -> int:
     subprocess.run([str(REPO / "bin/test-tools"), "linux-source-6.1"], check=True)
     bench = Bench(options)
     began, code = load(), 0
+    narrow_umask()
     bench.folder.mkdir(parents=True, exist_ok=True)
     try:
+        # Root runs what it puts there, and anybody may have made that name first.
+        trust.must_be_own(str(bench.folder))
         bench.all()
     except (Failed, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -24,6 +24,7 @@ from pyinfra.context import ctx_state
 
 from umlaan import outcome
 from umlaan.agent import mark
+from umlaan.agent.files import narrow_umask
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -128,6 +129,7 @@ def _begin(state: State, asked: Verdict) -> Run:
         lab = load(state)
     except DataError as error:
         raise DeployError(f"the lab's data is not right, nothing was changed:\n{error}") from None
+    narrow_umask()
     run = Run(state, lab, asked)
     if run.dry:
         # With -y pyinfra would skip the very look that a dry run is for, and say "no changes".

@@ -9,8 +9,10 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,18 @@ import pytest
 from tests.e2e.lab import REPO, Lab, Result
 
 pytestmark = pytest.mark.timeout(1800)
+
+
+# Of nobody in particular: what any local user may do, this one may.
+OTHER = ("setpriv", "--reuid=61234", "--regid=61234", "--clear-groups")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def umask() -> Iterator[None]:
+    """The lab is made with the widest umask that there is, and lived in with the narrowest."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 def converged(lab: Lab) -> None:
@@ -60,6 +74,29 @@ def test_first_run_ends_with_a_verified_node(lab: Lab) -> None:
     result = lab.deploy()
     assert (result.code, result.verdict, result.failed) == (0, "up", 0), result.output
     assert "DVS tree            /usr/src/dvs           as built" in result.output
+
+
+def test_nothing_of_the_lab_is_another_users(lab: Lab) -> None:
+    lab.folder.chmod(0o755)
+    everything = [lab.state_dir, *lab.state_dir.rglob("*"), Path("/run/umlaan")]
+    modes = {path: path.lstat().st_mode for path in everything}
+    open_ = {p: oct(m) for p, m in modes.items() if not stat.S_ISLNK(m) and m & 0o022}
+    assert not open_
+    sockets = [path for path, mode in modes.items() if stat.S_ISSOCK(mode)]
+    secret = ["ssh/id_ed25519", "ssh/node1_host_ed25519_key", "nodes/node1/root.ext4"]
+    secret += ["nodes/node1/console.log", "nodes/node1/launch.json", "log", "run", "lab.json"]
+    paths = [
+        *(lab.state_dir / name for name in secret),
+        *sockets,
+        *Path("/run/umlaan").glob("*.lock"),
+    ]
+    assert sockets and all(path.exists() for path in paths)
+    script = 'ls "$0" 2>/dev/null; for p; do [ -r "$p" ] || [ -w "$p" ] && echo "$p"; done; true'
+    done = subprocess.run(
+        [*OTHER, "sh", "-c", script, lab.state_dir, *paths], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    os.umask(0o077)
 
 
 def test_second_run_changes_nothing_and_is_quick(lab: Lab) -> None:

@@ -311,3 +311,15 @@ def test_a_state_folder_can_be_passed_through_and_not_listed(tmp_path: Path, uma
         "a/spec.json": "0o644",
         "lab.json": "0o600",
     }
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o000, 0o022), (0o077, 0o077), (0o027, 0o027)])
+def test_a_run_gives_no_rights_to_others_and_takes_none_of_its_users_care(
+    before: int, after: int
+) -> None:
+    own = os.umask(before)
+    try:
+        files.narrow_umask()
+    finally:
+        found = os.umask(own)
+    assert found == after

@@ -76,6 +76,11 @@ def fault_of(error: OSError, what: str) -> str:
 RUN = "/run/umlaan"
 
 
+def narrow_umask() -> None:
+    """What this process and its commands make is never writable for others."""
+    os.umask(os.umask(0o077) | 0o022)
+
+
 def make_folder(path: str, mode: int = 0o711) -> None:
     """A folder of exactly this mode; those above it that are missing can only be passed through."""
     above = os.path.dirname(path)

@@ -20,6 +20,7 @@ from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 from pyinfra_cli.util import parse_cli_arg  # type: ignore[import-untyped]
 
+from umlaan.agent.files import narrow_umask
 from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
 from umlaan.facts.base import agent
@@ -179,6 +180,7 @@ def open_session(choice: Chosen) -> Session:
             f"there is no {path} here",
             "run umlaan in the folder with inventory.py, or name one: umlaan -i PATH …",
         )
+    narrow_umask()
     heard = _quiet()
     state = State(check_for_changes=False)
     state.cwd = os.getcwd()
