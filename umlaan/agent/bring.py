@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 
-from umlaan.agent import kernel_state
+from umlaan.agent import kernel_state, unpack
+from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import read_json
 
 
@@ -30,11 +31,9 @@ def pack(folder: str, file: str) -> None:
 def take(file: str, folder: str) -> None:
     """Unpack beside and rename; the file goes."""
     beside, old = f"{folder}.new", f"{folder}.old"
-    for left in (beside, old):
-        shutil.rmtree(left, ignore_errors=True)
-    os.makedirs(beside)
-    words = ["tar", "-C", beside, "-xzf", file, "--no-same-owner"]
-    subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
+    shutil.rmtree(old, ignore_errors=True)
+    # A DVS tree of its user's may link to elsewhere, and was built so.
+    unpack.unpack(file, beside, outside=True)
     if not isinstance(read_json(f"{beside}/stamp.json"), dict):
         raise ValueError(f"{file}: holds no stamp.json: not a whole artifact")
     if os.path.isdir(folder):
@@ -64,7 +63,7 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         (pack if verb == "pack" else take)(first, second)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+    except (BuildError, OSError, ValueError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

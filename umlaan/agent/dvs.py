@@ -19,8 +19,8 @@ import subprocess
 import sys
 from typing import Any
 
-from umlaan.agent import index
-from umlaan.agent.chamber import Chamber
+from umlaan.agent import index, unpack
+from umlaan.agent.chamber import BuildError, Chamber
 from umlaan.agent.dvstar import write_tarball
 from umlaan.agent.files import locked, read_json, write_json
 from umlaan.agent.spec import decode
@@ -38,6 +38,9 @@ def source_of(spec: Spec) -> dict[str, Any] | None:
     if os.path.isdir(path):
         rows = index.manifest(path, exclude, spec["cache"])
         return {"hash": index.manifest_hash(rows), "rows": rows}
+    if unpack.kind_of(path) != "file":
+        # Whoever reads a FIFO or a device may wait for ever.
+        return None
     found = index.content(path, exclude, spec["cache"])
     return None if found is None else {"hash": found["hash"], "rows": {}}
 
@@ -96,6 +99,7 @@ def state(spec: Spec) -> dict[str, Any]:
     source = source_of(spec)
     answer: dict[str, Any] = {"source": source and source["hash"], "variants": {}}
     if source is None:
+        answer["kind"] = unpack.kind_of(spec["source"])
         return answer
     answer["compiler"] = cc = compiler(spec)
     for variant in spec["variants"]:
@@ -128,17 +132,18 @@ def _unpack(spec: Spec, source_hash: str, target: str) -> None:
     """A fresh copy of the source, excluded names left out."""
     path = spec["source"]
     if os.path.isdir(path):
-        ignore = shutil.ignore_patterns(*spec["exclude"])
+        ignore = unpack.leaving_out(spec["exclude"])
         shutil.copytree(path, target, symlinks=True, ignore=ignore)
+        # A copy by root of another user's setuid program would be root's.
+        unpack.tame(target, path, outside=True)
         return
     if spec["sha256"] and spec["sha256"] != source_hash:
         raise SystemExit(f"{path}: sha256 is {source_hash}, wanted {spec['sha256']}")
     beside = f"{target}.tar"
-    os.makedirs(beside)
-    # Debian 12's own Python has no tarfile filter yet.
-    subprocess.run(["tar", "-xf", path, "-C", beside, "--no-same-owner"], check=True)
+    unpack.unpack(path, beside)
     inside = os.listdir(beside)
-    whole = f"{beside}/{inside[0]}" if len(inside) == 1 else beside
+    one = len(inside) == 1 and unpack.kind_of(f"{beside}/{inside[0]}") == "directory"
+    whole = f"{beside}/{inside[0]}" if one else beside
     os.rename(whole, target)
     shutil.rmtree(beside, ignore_errors=True)
 
@@ -157,7 +162,7 @@ def build(spec: Spec, variant: str) -> None:
     """One variant into the cache. SystemExit with the failing step's name and command."""
     source = source_of(spec)
     if source is None:
-        raise SystemExit(f"{spec['source']}: no such directory or tarball")
+        raise SystemExit(f"dvs.source: {spec['source']}: no such directory or tarball")
     inputs = inputs_of(spec, variant, source["hash"], compiler(spec))
     home = f"{spec['cache']}/dvs/{key_of(inputs, variant)}"
     with _locked(home, variant):
@@ -312,6 +317,8 @@ def main(argv: list[str]) -> int:
             jobs = [pool.submit(build, spec, variant) for variant in variants]
             faults = [job.exception() for job in jobs]
         for fault in faults:
+            if isinstance(fault, BuildError | OSError | shutil.Error):
+                raise SystemExit(f"dvs.source: {fault}")
             if fault is not None:
                 raise fault
     for variant in variants if verb != "make" else ():

@@ -14,6 +14,7 @@ import subprocess
 from typing import Any
 
 from umlaan.agent import apt, trees
+from umlaan.agent import unpack as unpacking
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import read_json, write_json
 from umlaan.agent.index import Index, hash_file
@@ -68,7 +69,9 @@ def identify(source: dict[str, Any], cache: str) -> Identity:
     elif tarball := source.get("tarball"):
         out["label"] = out["file"] = tarball
         if not os.path.isfile(tarball):
-            out["problem"] = f"kernel.source: {tarball}: no such file"
+            kind = unpacking.kind_of(tarball)
+            what = "no such file" if kind == "nothing" else f"is a {kind}, not a tarball"
+            out["problem"] = f"kernel.source: {tarball}: {what}"
             return out
     else:
         out["label"], out["hash"] = source["url"], source["sha256"]
@@ -155,15 +158,8 @@ def unpack(identity: Identity, cache: str) -> str:
     if os.path.isdir(target):
         return target
     beside = f"{target}.new"
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
     say(f"unpack {identity['file']}")
-    command = ["tar", "-xf", identity["file"], "-C", beside, "--strip-components=1"]
-    done = subprocess.run([*command, "--no-same-owner"], stderr=subprocess.PIPE, check=False)
-    if done.returncode:
-        text = done.stderr.decode(errors="replace").strip().splitlines()
-        shutil.rmtree(beside, ignore_errors=True)
-        raise BuildError(f"{identity['file']}: tar: {text[0] if text else 'failed'}")
+    unpacking.unpack(identity["file"], beside, "--strip-components=1")
     if version_of(beside) is None:
         shutil.rmtree(beside, ignore_errors=True)
         raise BuildError(f"{identity['file']}: no Makefile of a kernel in its top folder")

@@ -118,7 +118,9 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
     if found is None or found["source"] is None:
         if upload is None:
             if executing() or found is not None:
-                yield from fail(f"dvs.source: {source}: no such directory or tarball on the host")
+                kind = (found or {}).get("kind", "nothing")
+                what = "no such" if kind == "nothing" else f"is a {kind}, no"
+                yield from fail(f"dvs.source: {source}: {what} directory or tarball on the host")
             return
         why(f"DVS source: upload {upload}")
         yield from _upload(dvs, upload, source)
