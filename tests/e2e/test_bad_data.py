@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,13 @@ CASES = [
     ("dvs.bits", "16", "dvs.bits: Input should be 32 or 64"),
     ("reboot", "always", "reboot: Input should be 'never' or 'when_needed'"),
     ("lab_host", "nowhere", "lab_host: 'nowhere' is no lab host; allowed: @local"),
+    ("state_dir", "/var/tmp/e2e bad", "state_dir: must be made of letters, digits and /"),
+    ("state_dir", "/var/tmp/e2e-bad;touch CANARY", "state_dir: must be made of letters"),
+    ("state_dir", "//etc", "state_dir: must be a folder of the lab's own"),
+    ("state_dir", "/var/tmp/" + "é" * 45, "of 107 bytes); choose a shorter state_dir"),
+    ("node.mem", "0", "node.mem: must be 16M or more"),
+    ("node.hostfs", "/", "node.hostfs: / holds state_dir"),
+    ("dvs.cluster", "$(touch CANARY)", "dvs.cluster: String should match pattern"),
     ("node_count", "2", "set node_count in inventory.py"),
 ]
 
@@ -52,6 +60,49 @@ def test_told_and_nothing_changed(bad_lab: Lab, key: str, value: str, message: s
     assert "Traceback" not in result.output, result.output
     assert result.code != 0
     assert not bad_lab.state_dir.exists()
+    assert not (REPO / "CANARY").exists()
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_a_folder_in_which_no_lab_ever_was_is_left_as_it_is(tmp_path: Path) -> None:
+    lab = Lab(name="e2e-bad", folder=tmp_path)
+    for name in ("backup/monday.tar", "ssh/id_ed25519", "dvs/notes", "log/app.log", "nodes/a.img"):
+        path = lab.state_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    before = tree(lab.state_dir)
+    for result in (lab.destroy(), lab.deploy(), lab.dry(), lab.umlaan("status")):
+        assert result.code != 0
+        assert "Traceback" not in result.output, result.output
+        assert f"state_dir: {lab.state_dir} holds backup, dvs, log, nodes, ssh and no lab.json" in (
+            " ".join(result.output.split())
+        )
+        assert tree(lab.state_dir) == before
+
+
+def test_a_source_that_is_no_tarball_is_one_message(tmp_path: Path) -> None:
+    lab = Lab(name="e2e-bad", folder=tmp_path)
+    lab.nodes = []
+    lab.data["dvs.source"] = str(tmp_path / "fifo")
+    os.mkfifo(tmp_path / "fifo")
+    result = lab.deploy()
+    assert f"dvs.source: {tmp_path}/fifo is a FIFO, which is no directory or file" in result.output
+    assert "Traceback" not in result.output, result.output
+    assert result.code != 0
+    lab.destroy()
+
+
+def test_a_name_with_another_digit_is_told(tmp_path: Path) -> None:
+    result = Lab(name="e2e-bad", folder=tmp_path, nodes=["@uml/node²"]).deploy()
+    assert "@uml/node²: a UML node is named @uml/nodeN" in result.output
+    assert "Traceback" not in result.output, result.output
+    assert result.code != 0
 
 
 def test_a_fault_in_group_data_is_told_with_file_and_line(tmp_path: Path) -> None:

@@ -199,6 +199,30 @@ def test_what_a_link_makes_a_part_of_the_labs_folder_is_a_lack() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("data", "kind", "message"),
+    [
+        ({"root": "/srv/a"}, "FIFO", "root: /srv/a is a FIFO, which is no file or device"),
+        ({"root": "/srv/a"}, "directory", "is a directory, which is no file or device"),
+        (
+            {"node": {"hostfs": "/srv/a"}},
+            "file",
+            "node.hostfs: /srv/a is a file, which is no direc",
+        ),
+        ({"dvs": "/srv/a"}, "FIFO", "dvs.source: /srv/a is a FIFO, which is no directory or file"),
+        ({"dvs": "/srv/a"}, "file", ""),
+        ({"dvs": "/srv/a"}, "nothing", ""),
+        ({"kernel": {"overlays": ["/srv/a"]}}, "socket", "kernel.overlays: /srv/a is a socket"),
+        ({"node": {"hostfs": "/srv/a"}}, "directory", ""),
+        ({"root": "/srv/a"}, "device", ""),
+    ],
+)
+def test_what_is_of_another_kind_is_a_lack(data: dict[str, Any], kind: str, message: str) -> None:
+    lines = report(data, kinds={"/srv/a": kind}).lacks
+    assert len(lines) == bool(message)
+    assert all(message in line for line in lines)
+
+
 def test_one_file_by_two_names_is_a_lack() -> None:
     data = {"node": {"disks": ["/srv/a", "/srv/b"]}}
     (line,) = report(data, twice=[["/srv/a", "/srv/b"]]).lacks

@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import mark, trust
+from umlaan.agent.unpack import kind_of
 
 COMMANDS = ("apt-get", "ip", "unshare", "nsenter", "losetup", "mke2fs", "mmdebstrap", "ccache")
 FILE_SYSTEMS = "/proc/filesystems"
@@ -216,6 +217,7 @@ def probe(spec: dict[str, Any]) -> dict[str, Any]:
         "state": mark.summary(spec.get("lab", ""), state),
         "clashes": clashes(spec.get("theirs", []), (state, cache)),
         "twice": twice(spec["paths"]),
+        "kinds": {path: kind_of(path) for path, _ in spec.get("theirs", [])},
         "missing_paths": [path for path in spec["paths"] if not os.path.exists(path)],
     }
 

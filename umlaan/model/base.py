@@ -16,8 +16,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# What ends a line, moves a terminal's cursor, or is no character at all.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What ends a line, moves the cursor, turns the text around, or is no character at all.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 # One argument of a command has at most 128 KiB; nothing that is typed comes near.
 LONGEST = 8192
 # PATH_MAX and NAME_MAX of the kernel, in bytes.
@@ -134,7 +136,7 @@ def _name(pattern: str, allowed: str) -> AfterValidator:
     known = re.compile(pattern)
 
     def check(value: str) -> str:
-        if not known.fullmatch(value):
+        if not known.fullmatch(_one_line(value)):
             raise ValueError(f"must be {allowed}")
         return value
 
@@ -155,8 +157,9 @@ NameStr = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 OneLine = Annotated[str, AfterValidator(_one_line)]
-# Text that a shell runs: it is a command by what it is for, and stands for nothing else.
-Command = Annotated[str, AfterValidator(_one_line)]
+# Text that a shell runs: a command by what it is for, all else is data and never run.
+COMMAND = "command"
+Command = Annotated[str, AfterValidator(_one_line), COMMAND]
 OwnTemplate = Annotated[
     str, _name(r"[\w./+@=~{}-]*", "letters, digits, {names} and / . _ - + @ = ~")
 ]

@@ -118,13 +118,14 @@ def _lines(error: ValidationError, host: str, locate: Locate) -> list[str]:
     lines = []
     for fault in error.errors():
         loc = [str(part) for part in fault["loc"]]
-        key = _shown(".".join(loc))
+        key = ".".join(_shown(part) for part in loc)
         place = locate(host, loc[0] if loc else "")
         if fault["type"] == "extra_forbidden":
             allowed = ", ".join(_siblings(fault["loc"]))
             lines.append(f"{place}: {key}: unknown key; allowed: {allowed}")
             continue
         message = fault["msg"].removeprefix("Value error, ")
+        message = message if len(message) <= 400 else f"{message[:397]}..."
         lines.append(f"{place}: {key}: {message} (given: {_short(fault['input'])})")
     return lines
 
@@ -153,7 +154,7 @@ def _model_in(annotation: Any) -> Any:
 
 def _shown(key: str) -> str:
     """A key as one word of a message, whatever was typed."""
-    return key if key.isprintable() and len(key) <= 80 else _short(key)
+    return key if key.isprintable() and 0 < len(key) <= 80 else _short(key)
 
 
 def _short(value: Any) -> str:

@@ -36,18 +36,23 @@ _SSH_MORE = 17
 WORDS_MAX = 3000
 
 
+_TREE = ("directory",)
+_TREE_OR_FILE = ("directory", "file")
+
+
 @dataclass(frozen=True)
 class Theirs:
-    """One path of the user's: the data's key and host that name it, and what it may not touch.
+    """One path of the user's: the data's key and host that name it, and what it may be and touch.
 
-    around: True where the lab's folder may not lie in it either, because the whole of it is read,
-    copied or shown to a guest.
+    kinds: what it may be, as the agent's preflight calls it. around: True where the lab's folder
+    may not lie in it either, because the whole of it is read, copied or shown to a guest.
     """
 
     host: str
     key: str
     path: str
     around: bool = False
+    kinds: tuple[str, ...] = ("file", "device")
 
 
 def is_shared(path: str) -> bool:
@@ -61,38 +66,46 @@ def is_within(path: str, folder: str) -> bool:
 
 
 def theirs(lab: Lab, host: LabHost) -> Iterator[Theirs]:
-    """Every path of the user's that data names on a lab host."""
+    """Every path of the user's that data names on a lab host; what is built from, where it builds.
+
+    Where another machine builds, its sources stand there.
+    """
     settings = lab.host_settings[host.name]
-    yield from _of_builds(host.name, settings)
-    if settings.host_kernel:
+    builds = lab.builder(host.name) is None
+    if builds:
+        yield from _of_builds(host.name, settings)
+    if builds and settings.host_kernel:
         yield from _of_kernel(host.name, "host_kernel", settings.host_kernel)
     for node in lab.nodes_on(host.name):
         yield from _of_node(node)
+        if builds:
+            yield from _of_kernel(f"@uml/{node.name}", "kernel", node.kernel)
     if host.name == "@local" and settings.measure.ledger.startswith("/"):
-        yield Theirs(host.name, "measure.ledger", settings.measure.ledger)
+        yield Theirs(host.name, "measure.ledger", settings.measure.ledger, kinds=("file",))
 
 
 def _of_builds(name: str, settings: Settings) -> Iterator[Theirs]:
     if settings.dvs and settings.dvs.source.startswith("/"):
-        yield Theirs(name, "dvs.source", settings.dvs.source, around=True)
+        yield Theirs(name, "dvs.source", settings.dvs.source, True, _TREE_OR_FILE)
     for module in settings.host_modules:
         if module.source.startswith("/"):
-            yield Theirs(name, "host_modules.source", module.source, around=True)
+            yield Theirs(name, "host_modules.source", module.source, True, _TREE)
 
 
 def _of_kernel(name: str, key: str, kernel: Kernel) -> Iterator[Theirs]:
     source = kernel.source
     if source.directory:
-        yield Theirs(name, f"{key}.source", source.directory, around=not source.ready)
+        kinds = _TREE_OR_FILE if source.ready else _TREE
+        yield Theirs(name, f"{key}.source", source.directory, not source.ready, kinds)
     if source.tarball:
-        yield Theirs(name, f"{key}.source", source.tarball)
-    for field, paths in (
-        ("overlays", kernel.overlays),
-        ("patches", kernel.patches),
-        ("beside", tuple(kernel.beside.values())),
+        yield Theirs(name, f"{key}.source", source.tarball, kinds=("file",))
+    for field, paths, kinds in (
+        ("overlays", kernel.overlays, _TREE),
+        ("patches", kernel.patches, _TREE_OR_FILE),
+        ("beside", tuple(kernel.beside.values()), _TREE),
     ):
         for path in paths:
-            yield Theirs(name, f"{key}.{field}", path, around=True)
+            yield Theirs(name, f"{key}.{field}", path, True, kinds)
 
 
 def _of_node(node: Node) -> Iterator[Theirs]:
@@ -102,10 +115,9 @@ def _of_node(node: Node) -> Iterator[Theirs]:
     for disk in node.settings.disks:
         yield Theirs(name, "node.disks", disk)
     if node.settings.hostfs:
-        yield Theirs(name, "node.hostfs", node.settings.hostfs, around=True)
+        yield Theirs(name, "node.hostfs", node.settings.hostfs, True, _TREE)
     if node.settings.tmpdir:
-        yield Theirs(name, "node.tmpdir", node.settings.tmpdir)
-    yield from _of_kernel(name, "kernel", node.kernel)
+        yield Theirs(name, "node.tmpdir", node.settings.tmpdir, kinds=_TREE)
 
 
 def clash(one: Theirs, folder: str, key: str) -> str | None:

@@ -16,6 +16,7 @@ from pyinfra.api.operation import operation
 
 from umlaan.agent import dvstar, index
 from umlaan.agent.spec import encode
+from umlaan.agent.unpack import kind_of
 from umlaan.facts.base import agent
 from umlaan.facts.dvs import DvsBuilds
 from umlaan.model.dvs import Dvs
@@ -60,6 +61,21 @@ def source_on_host(dvs: Dvs) -> tuple[str, str | None]:
     rows = index.manifest(str(here), frozenset(dvs.exclude), cache)
     digest = index.manifest_hash(rows)[:24]
     return f"{lab_host().cache_dir}/dvs/upload-{digest}.tar.gz", str(here)
+
+
+def not_to_be_sent(dvs: Dvs) -> str | None:
+    """Why a source of the project's cannot go to a lab host behind ssh; None where it can."""
+    here = Path.cwd() / dvs.source
+    if dvs.source.startswith("/") or type(carrier().connector).__name__ != "SSHConnector":
+        return None
+    kind = kind_of(str(here))
+    if kind == "directory":
+        return None
+    return (
+        f"dvs.source: {here}: a relative path is a folder of the project on the machine that runs "
+        f"pyinfra, and there is {'nothing' if kind == 'nothing' else 'a ' + kind}; for a tarball "
+        "on the lab host give its absolute path"
+    )
 
 
 def _modules() -> tuple[HostModule, ...]:
@@ -110,6 +126,9 @@ def built(dvs: Dvs) -> Generator[PyinfraCommand, None, None]:
         return
     if which := builder():
         yield from _elsewhere(dvs, which)
+        return
+    if fault := not_to_be_sent(dvs):
+        yield from fail(fault)
         return
     source, upload = source_on_host(dvs)
     wanted = plan.spec(dvs, lab_host(), source, _modules())

@@ -44,7 +44,7 @@ def packages(wanted: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
     if not missing:
         return
     why(f"system packages: install {', '.join(missing)}")
-    names = " ".join(missing)
+    names = shlex.join(missing)
     yield long_command(
         "System packages",
         "export DEBIAN_FRONTEND=noninteractive\n"

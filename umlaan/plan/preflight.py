@@ -268,6 +268,13 @@ def _folders(lab: Lab, host: LabHost, found: dict[str, Any], nodes: tuple[Node, 
     for path, folder, how in found.get("clashes", ()):
         named = next((t.key for t in places.theirs(lab, host) if t.path == path), "")
         lines.append(f"{named}: {path} " + places.clash_text(folder, keys[folder], how))
+    kinds = found.get("kinds", {})
+    for one in dict.fromkeys(places.theirs(lab, host)):
+        # What is not there is told by who needs it.
+        kind = kinds.get(one.path, "nothing")
+        if kind not in (*one.kinds, "nothing"):
+            wanted = " or ".join(one.kinds)
+            lines.append(f"{one.key}: {one.path} is a {kind}, which is no {wanted}")
     paths = _paths(nodes)
     for one, other in found.get("twice", ()):
         lines.append(f"{paths[other]}: {other} and {one} are one and the same; each needs its own")

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from umlaan.model.base import COMMAND
 from umlaan.model.lab import Settings
 
 _HEAD = """\
@@ -23,6 +24,13 @@ host's own tuple wins over its groups, the last group over the ones before, they
 `group_data/all.py`; `--data` wins over all. A key with a dot changes one entry and keeps the rest:
 `--data node.mem=512M`, `("@uml/node2", {"kernel.options": {"HZ_100": "y"}})`. An unknown key is an
 error that names its place and what is allowed.
+
+A value is judged before anything is done, and what is not allowed in it is said with its place.
+Text is data: none of it is run, whatever it holds. Only what the tables below call a command is
+run, by a shell, as it stands. Nothing of yours (root, disks, sources, overlays, patches,
+`node.hostfs`, the ledger) may lie in `state_dir` or `cache_dir`, nor they in a source or in
+`node.hostfs`, by whatever link. A `state_dir` is the lab's by `lab.json` in it, which is made only
+where there was nothing: [whose folder it is](nodes.md#whose-folder-it-is).
 
 Often used:
 
@@ -44,11 +52,13 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [found for part in get_args(annotation) for found in models_in(part)]
 
 
-def type_word(annotation: Any) -> str:
-    """A type as a user would say it."""
+def type_word(annotation: Any, metadata: Any = ()) -> str:
+    """A type as a user would say it; a command is what a shell runs."""
     origin = get_origin(annotation)
+    if COMMAND in metadata:
+        return COMMAND
     if origin is typing.Annotated:
-        return type_word(get_args(annotation)[0])
+        return type_word(get_args(annotation)[0], get_args(annotation)[1:])
     if origin is Literal:
         return ", ".join(repr(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):
@@ -82,7 +92,7 @@ def table_of(model: type[BaseModel], prefix: str) -> tuple[list[str], list[tuple
     rows, below = [], []
     for name, field in model.model_fields.items():
         inner = models_in(field.annotation)
-        kind = type_word(field.annotation).replace("|", "\\|")
+        kind = type_word(field.annotation, field.metadata).replace("|", "\\|")
         meaning = (field.description or "").replace("|", "\\|")
         rows.append(f"| `{prefix}{name}` | {kind} | {default_word(field)} | {meaning} |")
         below += [(f"{prefix}{name}.", one) for one in inner]
