@@ -232,9 +232,9 @@ THEIRS = (
     "ssh/id_rsa",
     "log/app.log",
     "backup/monday.tar",
-    "snapshots/node1/first.ext4",
     "thesis.tex",
 )
+STAYS = ("snapshots/node1/first.ext4",)
 
 
 def fill(state: Path, *names: str) -> None:
@@ -263,22 +263,32 @@ def test_destroy_removes_what_it_can_name_and_says_what_stays(
 ) -> None:
     state = tmp_path / "state"
     mark.make("x", str(state))
-    fill(state, *OURS, *THEIRS)
+    fill(state, *OURS, *THEIRS, *STAYS)
     outside = tmp_path / "outside"
     fill(outside, "file")
     (state / "dvs/ipc").symlink_to(outside)
     (state / "kernels/aaaaaaaaaaaa").symlink_to(outside)
     assert remove.remove(spec_of(state)) == 0
     left = {name for name, text in tree(state).items() if text}
-    assert left == {*THEIRS, "lab.json"}
+    assert left == {*THEIRS, *STAYS, "lab.json"}
     assert tree(outside) == {"file": "file"}
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"left: {state}/")
     assert f"{state}/nodes/disk.img" in line
     assert "snapshots" not in line
-    # Nothing is left to be done, and the folder is still this lab's.
+    # Nothing is left to be done, and with its snapshots the folder is still this lab's.
     assert remove.present(spec_of(state)) == []
     assert mark.standing("x", str(state)) == ("own", "")
+
+
+def test_the_mark_goes_where_nothing_is_left_of_the_lab(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    mark.make("x", str(state))
+    fill(state, *OURS, *THEIRS)
+    assert remove.remove(spec_of(state)) == 0
+    assert {name for name, text in tree(state).items() if text} == set(THEIRS)
+    assert remove.present(spec_of(state)) == []
+    assert mark.standing("x", str(state))[0] == "refused"
 
 
 def test_the_mark_alone_goes_with_its_folder(tmp_path: Path) -> None:

@@ -95,11 +95,17 @@ def _listed(folder: str) -> list[str]:
 
 
 def present(spec: dict[str, Any]) -> list[str]:
-    """First names of what is to go; the mark's alone, where the folder holds nothing else."""
+    """First names of what is to go; the mark goes last, with nothing of umlaan's left there."""
     folder = spec["state_dir"]
     paths = [*ours(folder), *(path for path in holders(folder) if not os.listdir(path))]
     found = dict.fromkeys(path.removeprefix(f"{folder}/").split("/")[0] for path in paths)
-    return list(found) or [name for name in _listed(folder) if _listed(folder) == [mark.MARK]]
+    return list(found) or ([mark.MARK] if _last(folder) else [])
+
+
+def _last(folder: str) -> bool:
+    """Whether only the mark is left of the lab: snapshots serve one that comes back."""
+    names = _listed(folder)
+    return mark.MARK in names and not any(name in names for name in STAYS)
 
 
 def theirs(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
@@ -148,7 +154,8 @@ def remove(spec: dict[str, Any]) -> int:
     kept = {f"{folder}/{name}" for name in (mark.MARK, *STAYS)}
     if left := [path for path in theirs(folder) if path not in kept]:
         print(f"left: {', '.join(left)}: umlaan did not make it", flush=True)
-    # While anything is left, the mark says whose it is: snapshots serve the lab that comes back.
+    if _last(folder):
+        os.unlink(f"{folder}/{mark.MARK}")
     mark.away(folder)
     return 0
 

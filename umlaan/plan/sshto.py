@@ -25,8 +25,8 @@ def ssh_to(name: str, data: Mapping[str, Any], *, terminal: bool = False) -> lis
         words.append("-A")
     # Not "Connection to … closed." after every command.
     words += ["-o", "LogLevel=ERROR"]
-    # A name that begins with - is none of its options.
-    words.append("--")
     target = str(data.get("ssh_hostname") or name.removeprefix("@ssh/"))
     user = data.get("ssh_user")
-    return [*words, f"{user}@{target}" if user else target]
+    place = f"{user}@{target}" if user else target
+    # A name that begins with - is none of its options.
+    return [*words, "--", place] if place.startswith("-") else [*words, place]
