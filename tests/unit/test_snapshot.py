@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from umlaan.agent import quiesce, snapshot
+from umlaan.agent.files import locked
 from umlaan.model.lab import HostData, build_lab
 from umlaan.plan import snapshot as plan
 
@@ -181,10 +182,24 @@ def test_a_full_disk_leaves_nothing(order: dict[str, Any], monkeypatch: pytest.M
 
 @needs_root
 def test_a_half_written_snapshot_is_not_there(order: dict[str, Any]) -> None:
-    verb("take", order)
+    taken = verb("take", order)
+    assert taken.returncode == 0, taken.stderr
     Path(order["store"], "one.json").unlink()
     assert snapshot.listing(order) == []
     assert verb("take", order).returncode == 0
+
+
+@needs_root
+def test_another_lab_s_node_of_that_name_is_not_waited_for(
+    order: dict[str, Any], tmp_path: Path
+) -> None:
+    # Its folder's name is only known to the one that is at work there.
+    other = {**order, "store": str(tmp_path / "other/node1")}
+    with locked(snapshot._lock_path(other), "snapshot take"):
+        taken = verb("take", order)
+        assert (taken.returncode, "waits for" in taken.stderr) == (0, False), taken.stderr
+        busy = verb("take", {**other, "snapshot": "two"})
+        assert (busy.returncode, "snapshot take" in busy.stderr) == (1, True), busy.stderr
 
 
 def test_two_files_are_swapped_at_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -261,6 +262,12 @@ def remove(order: Order) -> None:
     print(f"{order['name']}: snapshot {name} is gone")
 
 
+def _lock_path(order: Order) -> str:
+    """By the folder: another lab's node may have the same name."""
+    key = hashlib.sha256(os.fsencode(os.path.realpath(order["store"]))).hexdigest()[:20]
+    return f"{rootlock.LOCK_DIR}/snapshot-{key}"
+
+
 def main(argv: list[str]) -> int:
     """The ``snapshot`` verb: 0, or 1 with the reason in one line and nothing changed."""
     verb, order = argv[0], json.loads(argv[1])
@@ -269,7 +276,7 @@ def main(argv: list[str]) -> int:
         return 0
     work = {"take": take, "restore": restore, "remove": remove}[verb]
     try:
-        with locked(f"/run/umlaan/snapshot-{order['name']}.lock", f"snapshot {verb}", wait=0.5):
+        with locked(_lock_path(order), f"snapshot {verb}", wait=0.5):
             for left in glob.glob(f"{glob.escape(order['store'])}/*.ext4.new"):
                 # A copy that was killed: as large as the root, and no snapshot.
                 os.unlink(left)
