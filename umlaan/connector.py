@@ -37,7 +37,7 @@ from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.model.node import Node
 from umlaan.plan import node as plan
-from umlaan.plan.access import fetches, ssh_options, ssh_words
+from umlaan.plan.access import fetches, mirrors, root_run_words, ssh_options, ssh_words
 
 Way = Literal["root", "guest", "none"]
 # What was seen of a node is taken for what it is, unless something changed, for so many seconds.
@@ -182,21 +182,15 @@ class UmlConnector(BaseConnector):
         """The command line on the lab host that runs one in the node."""
         node = self.node
         if way == "guest" and node.network.gateway is None and fetches(command):
-            made = node.root.made
-            mirrors = [*node.network.mirrors, *([made.mirror] if made and made.mirror else [])]
-            inside = [node.network.namespace or "-", *mirrors, "ssh", *ssh_options(node)]
+            inside = [node.network.namespace or "-", *mirrors(node), "ssh", *ssh_options(node)]
             words = [*inside, f"root@{node.address}", command]
             return StringCommand(agent(self.carrier), "outward", *map(shlex.quote, words))
         if way == "guest":
             return StringCommand(*map(shlex.quote, ssh_words(node)), shlex.quote(command))
-        words = ["--root", node.root_path, "--dir", node.dir]
-        if self.state.current_stage < StateStage.Execute:
-            # Nothing but facts runs before: what only reads leaves even the journal alone.
-            words.append("--read-only")
-        elif fetches(command):
-            words.append("--network")
-        words += ["--", "sh", "-c", command]
-        return StringCommand(agent(self.carrier), "root-run", *map(shlex.quote, words))
+        # Nothing but facts runs before: what only reads leaves even the journal alone.
+        read_only = self.state.current_stage < StateStage.Execute
+        words = root_run_words(node, command, read_only=read_only)
+        return StringCommand(agent(self.carrier), *map(shlex.quote, words))
 
     def _as_this_host(self) -> BaseConnector:
         """The lab host's connection, printing under this host's name."""

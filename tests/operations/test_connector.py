@@ -186,7 +186,7 @@ def test_packages_are_fetched_by_the_lab_host_s_way_out() -> None:
 
 
 def test_mirrors_of_the_data_are_named_to_the_way_out() -> None:
-    own = {
+    own: dict[str, Any] = {
         "network": {"mirrors": ["https://packages.example/apt"]},
         "root": {"made": {"mirror": "http://10.9.8.7:3142/debian"}},
     }
@@ -195,6 +195,12 @@ def test_mirrors_of_the_data_are_named_to_the_way_out() -> None:
     words = shlex.split(ran[-1])
     assert words[1:3] == ["outward", "umlaan"]
     assert words[3:6] == ["https://packages.example/apt", "http://10.9.8.7:3142/debian", "ssh"]
+    node, ran = node_host(DOWN, data=own)
+    node.run_shell_command(StringCommand("apt-get -y install tree"))
+    words = shlex.split(ran[-1])
+    at = words.index("--network")
+    assert words[at + 1 : at + 5 : 2] == ["--mirror", "--mirror"]
+    assert words[at + 2 : at + 5 : 2] == own["network"]["mirrors"] + [own["root"]["made"]["mirror"]]
 
 
 def test_a_failed_lab_host_fails_its_nodes() -> None:

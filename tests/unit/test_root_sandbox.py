@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import re
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +187,42 @@ def test_services_are_kept_from_starting_and_the_file_goes(run: Run) -> None:
     assert run("echo mine >/usr/sbin/policy-rc.d; : plain").returncode == 0
     assert run("cat /usr/sbin/policy-rc.d; : dpkg").stdout == "mine\n"
     assert run("cat /usr/sbin/policy-rc.d").stdout == "mine\n"
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Listens on the machine's loopback, for whoever asks."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"packages\n")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_what_fetches_packages_reaches_mirrors_and_nothing_else(run: Run, tree: Path) -> None:
+    """In the machine's own network it reached all that listens on its loopback."""
+    (tree / "bin/wget").symlink_to("busybox")
+    with (
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Service) as mirror,
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Service) as secret,
+    ):
+        for server in (mirror, secret):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        ours, theirs = (f"127.0.0.1:{s.server_address[1]}" for s in (mirror, secret))
+        script = (
+            f"wget -q -O - http://{ours}/x; "
+            f"wget -q -O - http://{theirs}/x 2>&1; wget -Y off -q -O - http://{theirs}/x 2>&1; "
+            "ip link | busybox grep -c ^; : apt-get update"
+        )
+        done = run(script, "--network", "--mirror", f"http://{ours}/debian")
+        for server in (mirror, secret):
+            server.shutdown()
+    lines = done.stdout.splitlines()
+    assert lines[0] == "packages", done.stdout + done.stderr
+    assert "403" in lines[1] and "refused" in lines[2], done.stdout
+    assert lines[3] == "2", "its own loopback is all that it has"
 
 
 def test_name_servers_only_where_packages_are_fetched(run: Run) -> None:

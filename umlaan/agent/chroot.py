@@ -18,9 +18,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from umlaan.agent import beneath, node, proc, relay, rootlock, sandbox, sweep
 from umlaan.agent.files import make_folder, run_folder
+
+if TYPE_CHECKING:
+    from umlaan.agent import lent, mirrors
 
 REFUSED = 199
 MARK = "umlaan root-run: "
@@ -31,7 +35,7 @@ _POLICY_PATH = "/usr/sbin/policy-rc.d"
 # Allows services again outside of such a run, should a killed one leave it behind.
 _POLICY = f"#!/bin/sh\n# umlaan: no service starts in a chroot\n[ ! -e {_SIGN} ] || exit 101\n"
 _PACKAGES = re.compile(r"\b(apt|apt-get|aptitude|dpkg)\b")
-_PASSED_ON = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "TERM", "DEBIAN_FRONTEND")
+_PASSED_ON = ("TERM", "DEBIAN_FRONTEND")
 _RESOLV = "/etc/resolv.conf"
 
 
@@ -82,7 +86,7 @@ def no_services(top: str, wanted: bool) -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    passed = {k: v for k, v in os.environ.items() if k.lower() in _PASSED_ON or k in _PASSED_ON}
+    passed = {k: v for k, v in os.environ.items() if k in _PASSED_ON}
     own = {
         "PATH": sandbox.PATH,
         "HOME": "/root",
@@ -117,7 +121,7 @@ def resolves(top: str) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode) and os.path.isfile(_RESOLV)
 
 
-def inside(root: str, command: list[str], *, read_only: bool, network: bool) -> int:
+def inside(root: str, command: list[str], *, read_only: bool, way: mirrors.Ways | None) -> int:
     """PID 1 of a namespace: mount, run, end all that is left, unmount; the command's code."""
     packages = not read_only and bool(_PACKAGES.search(" ".join(command)))
     try:
@@ -125,9 +129,9 @@ def inside(root: str, command: list[str], *, read_only: bool, network: bool) -> 
         run_folder()
         make_folder(MOUNT_POINT, 0o700)
         mount_root(root, read_only)
-        words = entered(MOUNT_POINT, command, read_only=read_only, network=network)
+        words = entered(MOUNT_POINT, command, read_only=read_only, network=way is not None)
         with no_services(MOUNT_POINT, packages):
-            code = _run(words)
+            code = _run(words, _network(way))
         # Here, not by the namespace's end, which comes later: the next may launch at once.
         proc.unmount(MOUNT_POINT)
     except (MountFault, OSError) as error:
@@ -139,19 +143,28 @@ def inside(root: str, command: list[str], *, read_only: bool, network: bool) -> 
     return code
 
 
-def _run(words: list[str]) -> int | None:
+def _network(way: mirrors.Ways | None) -> lent.Network | None:
+    if way is None:
+        return None
+    from umlaan.agent import lent
+
+    return lent.Network(way)
+
+
+def _run(words: list[str], network: lent.Network | None) -> int | None:
     """The command's code; None where bubblewrap, which says why, did not come to it."""
     reads, writes = os.pipe()
     words[1:1] = ["--json-status-fd", str(writes)]
     with relay.Streams() as streams:
-        process = subprocess.Popen(
-            words,
-            env=_environment(),
-            pass_fds=(writes,),
-            stdin=streams.given.get("stdin"),
-            stdout=streams.given.get("stdout"),
-            stderr=streams.given.get("stderr"),
-        )
+        with network.entered() if network else contextlib.nullcontext():
+            process = subprocess.Popen(
+                words,
+                env={**_environment(), **(network.environment() if network else {})},
+                pass_fds=(writes,),
+                stdin=streams.given.get("stdin"),
+                stdout=streams.given.get("stdout"),
+                stderr=streams.given.get("stderr"),
+            )
         os.close(writes)
         streams.begin()
         code = process.wait()
@@ -165,7 +178,7 @@ def _run(words: list[str]) -> int | None:
     return code if told or code < 0 else None
 
 
-def run(root: str, command: list[str], *, read_only: bool, network: bool) -> int:
+def run(root: str, command: list[str], *, read_only: bool, way: mirrors.Ways | None = None) -> int:
     """Take the lock, make the namespaces, run; the command's exit code."""
     lock = rootlock.take(root, f"chroot: {' '.join(command)[:120]}", wait=20.0)
     try:
@@ -177,7 +190,7 @@ def run(root: str, command: list[str], *, read_only: bool, network: bool) -> int
             code = REFUSED
             try:
                 proc.die_with_parent(signal.SIGKILL)
-                code = inside(root, command, read_only=read_only, network=network)
+                code = inside(root, command, read_only=read_only, way=way)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -202,13 +215,21 @@ def make_way(directory: str, root: str) -> None:
         sweep.clear(one)
 
 
+def _way(urls: list[str]) -> mirrors.Ways:
+    # Imported late: most commands fetch nothing, and each has to wait for what is imported.
+    from umlaan.agent import mirrors, outward
+
+    return mirrors.ways(urls, outward.host_proxy())
+
+
 def main(argv: list[str]) -> int:
     """The ``root-run`` verb."""
     parser = argparse.ArgumentParser(prog="root-run")
     parser.add_argument("--root", required=True)
     parser.add_argument("--dir", help="the node's folder: refuse while its UML runs")
     parser.add_argument("--read-only", action="store_true")
-    parser.add_argument("--network", action="store_true", help="share the lab host's: to fetch")
+    parser.add_argument("--network", action="store_true", help="a way to package mirrors")
+    parser.add_argument("--mirror", action="append", default=[], help="a URL of one more")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -217,7 +238,8 @@ def main(argv: list[str]) -> int:
             make_way(options.dir, options.root)
         if not os.path.exists(options.root):
             raise rootlock.RootBusy(f"root {options.root} is not there")
-        return run(options.root, command, read_only=options.read_only, network=options.network)
+        way = _way(options.mirror) if options.network else None
+        return run(options.root, command, read_only=options.read_only, way=way)
     except (rootlock.RootBusy, sweep.Unkillable, OSError) as error:
         print(f"{MARK}{error}", file=sys.stderr)
         return REFUSED

@@ -161,6 +161,11 @@ def _libc(function: str, what: str, *arguments: int | bytes | None) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
+def enter(namespace: int) -> None:
+    """Put this thread into the network namespace of a descriptor."""
+    _libc("setns", "network namespace", namespace, CLONE_NEWNET)
+
+
 def enter_network(namespace: str | None) -> None:
     """Put this process into a named network namespace. OSError, naming it, if it is not there."""
     if namespace is None:

@@ -13,7 +13,7 @@ from umlaan.cli.show import span
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
 from umlaan.plan import node as plan
-from umlaan.plan.access import fetches, ssh_words
+from umlaan.plan.access import root_run_words, ssh_words
 
 Row = dict[str, Any]
 
@@ -45,9 +45,7 @@ def guest_line(node: Node, command: str | None, *, terminal: bool = False) -> st
 
 def root_line(session: Session, node: Node, command: str) -> str:
     """The line on the lab host that runs a command in a stopped node's root."""
-    words = ["root-run", "--root", node.root_path, "--dir", node.dir]
-    words += [*(["--network"] if fetches(command) else []), "--", "sh", "-c", command]
-    return f"env {session.agent(node.host)} {shlex.join(words)}"
+    return f"env {session.agent(node.host)} {shlex.join(root_run_words(node, command))}"
 
 
 def line(session: Session, node: Node, command: str, *, terminal: bool = False) -> str:

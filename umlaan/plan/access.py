@@ -17,6 +17,23 @@ def fetches(command: str) -> bool:
     return bool(_FETCHES.search(command))
 
 
+def mirrors(node: Node) -> list[str]:
+    """The package mirrors that the data names for a node, beside its lab host's own."""
+    made = node.root.made
+    return [*node.network.mirrors, *([made.mirror] if made and made.mirror else [])]
+
+
+def root_run_words(node: Node, command: str, *, read_only: bool = False) -> list[str]:
+    """The agent's verb that runs a shell's line in a stopped node's root."""
+    words = ["root-run", "--root", node.root_path, "--dir", node.dir]
+    if read_only:
+        words.append("--read-only")
+    elif fetches(command):
+        words.append("--network")
+        words += [word for url in mirrors(node) for word in ("--mirror", url)]
+    return [*words, "--", "sh", "-c", command]
+
+
 def in_namespace(node: Node) -> list[str]:
     """The words before a command that is to run inside the lab's network."""
     namespace = node.network.namespace
