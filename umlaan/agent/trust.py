@@ -22,9 +22,11 @@ UNUSED_S = 30 * 86400.0
 
 
 def users() -> set[int]:
-    """Whose files are believed: root's, those of who runs this, and of who became root by sudo."""
-    sudo = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
-    return {0, os.geteuid(), *([int(sudo)] if sudo.isdigit() else [])}
+    """Whose files are believed: root's, and those of who runs this.
+
+    Not of who became root by sudo: at the next boot nobody has.
+    """
+    return {0, os.geteuid()}
 
 
 def name_of(uid: int) -> str:
