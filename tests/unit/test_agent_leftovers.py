@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.uml import FAKE, agent, state_of, typed, until
+from tests.unit.uml import FAKE, agent, state_of, typed, typed_last, until
 from umlaan.agent import node, proc, rootlock, start
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
@@ -97,7 +97,7 @@ def test_one_that_cannot_be_noted_for_the_next_boot_is_started_all_the_same(
 
 def test_a_recycled_pid_is_not_the_node(order: dict[str, Any]) -> None:
     agent("node-start", order)
-    typed(order, "exit 0")
+    typed_last(order, "exit 0")
     until(lambda: (node.read_record(order["dir"]) or {}).get("exit"))
     me = proc.process(os.getpid())
     assert me is not None

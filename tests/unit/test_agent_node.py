@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.uml import REPOSITORY, agent, state_of, typed, until
-from umlaan.agent import dcfile, node, rootlock, start, tap
+from tests.unit.uml import REPOSITORY, agent, state_of, typed_last, until
+from umlaan.agent import dcfile, node, proc, rootlock, start, stop, tap
 from umlaan.agent.wait import ended
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="locks roots under /run")
@@ -84,9 +84,23 @@ def test_people_attach_and_detach(order: dict[str, Any]) -> None:
     assert state_of(order)["running"]
 
 
+def test_a_holder_that_hangs_cannot_write_over_the_end(
+    order: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as holder:
+        found = proc.process(holder.pid)
+        assert found is not None
+        record = {"holder": {"pid": holder.pid, "start": found.start}}
+        monkeypatch.setattr(stop, "HOLDER_S", 0.1)
+        stop._holder_writes_end({**order, "resume": True}, record)
+        assert holder.wait(60) == -signal.SIGKILL
+    written = json.loads(Path(node.record_path(order["dir"])).read_text())
+    assert written["resume"] is True and written["exit"]["code"] is None
+
+
 def test_the_end_is_recorded(order: dict[str, Any]) -> None:
     agent("node-start", order)
-    assert "the guest has ended" in typed(order, "exit 7")
+    assert "the guest has ended" in typed_last(order, "exit 7")
     until(lambda: (node.read_record(order["dir"]) or {}).get("exit"))
     row = state_of(order)
     assert not row["running"]
@@ -97,7 +111,7 @@ def test_the_end_is_recorded(order: dict[str, Any]) -> None:
 
 def test_a_panic_is_told_by_who_waits(order: dict[str, Any]) -> None:
     agent("node-start", order)
-    typed(order, "panic")
+    typed_last(order, "panic")
     until(lambda: not state_of(order)["running"])
     done = agent("node-wait", order)
     assert done.returncode == 1

@@ -46,3 +46,18 @@ def typed(order: dict[str, Any], text: str) -> str:
     """What a person sees who attaches, types this and detaches."""
     done = agent("console", order["dir"], text=f"{text}\n")
     return done.stdout
+
+
+def typed_last(order: dict[str, Any], text: str) -> str:
+    """What a person sees who types what ends the guest, and stays attached until it has ended."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-m", "umlaan.agent", "console", order["dir"]],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{text}\n")
+        process.stdin.flush()
+        return process.stdout.read()

@@ -25,6 +25,8 @@ from umlaan.agent.wait import BUSY_PART, console_bytes
 
 CLEAN_S = 45.0
 ROUGH_S = 4.0
+# A holder whose guest has ended has milliseconds of work left; a busy machine gives it no turn.
+HOLDER_S = 15.0
 # What a guest gets for an answer: of its clean end's time this part, which is more for a slow one.
 ANSWER_S, ANSWER_PART = 3.0, 5
 # A guest that pretends to be ending is ended after so many times the patience with it.
@@ -173,11 +175,16 @@ def _log(path: str, text: str) -> None:
 def _holder_writes_end(order: dict[str, Any], record: dict[str, Any]) -> None:
     """Give the holder its moment to record the exit; without a holder, record it here."""
     keeper = record.get("holder") or {}
-    waiting = Wait(ROUGH_S)
+    waiting = Wait(HOLDER_S)
     path = node.record_path(order["dir"])
-    while keeper.get("pid") and waiting.goes_on(None):
+    while keeper.get("pid"):
         found = proc.process(keeper["pid"])
         if found is None or found.dead or found.start != keeper.get("start"):
+            break
+        if not waiting.goes_on(None):
+            # It hangs, and would write over what is written here, should it ever go on.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found.pid, signal.SIGKILL)
             break
         waiting.pause(least=0.02)
     written = read_json(path)
