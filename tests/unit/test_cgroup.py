@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from umlaan.agent import cgroup
+from umlaan.agent import cgroup, node, proc
 
 ORDER: dict[str, Any] = {"name": "node1", "dir": "/srv/lab/nodes/node1", "mem": 256 << 20}
 MEMORY = str((256 << 20) * 3 // 2 + (256 << 20))
@@ -63,6 +67,34 @@ def test_where_there_is_none_to_use_a_node_runs_without(
     tree(tmp_path, *files)
     assert cgroup.make(ORDER) == []
     cgroup.leave(ORDER)
+
+
+def test_a_process_that_hides_is_found_by_its_group(order: dict[str, Any], tmp_path: Path) -> None:
+    """A hostile guest's may change its name and session and close what it has of umlaan's."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    (Path(order["dir"]) / "uml").mkdir()
+    os.chown(Path(order["dir"]) / "uml", nobody, -1)
+    hidden = subprocess.Popen(
+        ["sleep", "300"], start_new_session=True, cwd="/", user=nobody, extra_groups=[]
+    )
+    try:
+        tree(tmp_path / "group")
+        record = {"boot_id": proc.boot_id(), "groups": [str(tmp_path / "group")]}
+        Path(order["dir"], "launch.json").write_text(json.dumps(record))
+        # The test's own pid is root's: a scope holds umlaan's own processes, too.
+        procs = tmp_path / "group" / "cgroup.procs"
+        procs.write_text(f"{hidden.pid}\n{os.getpid()}\n")
+        assert [one.pid for one in node.members(order)] == [hidden.pid]
+        procs.unlink()
+        assert node.members(order) == []
+    finally:
+        hidden.kill()
+        hidden.wait()
+
+
+def test_the_groups_of_a_process_are_a_node_s_own_alone() -> None:
+    assert all("/umlaan-" in group for group in cgroup.of(os.getpid()))
+    assert cgroup.of(0) == []
 
 
 def test_under_systemd_the_scope_has_the_same_bounds() -> None:

@@ -72,6 +72,27 @@ def join(files: list[str]) -> None:
             _write(file, "0")
 
 
+def of(pid: int) -> list[str]:
+    """The groups of a node's own, or its scope, that a process is in."""
+    found = []
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        for line in file:
+            _, kind, path = line.rstrip("\n").split(":", 2)
+            if os.path.basename(path).startswith("umlaan-"):
+                tree = kind.removeprefix("name=")
+                found += [f"{ROOT}/{tree}{path}" if tree else f"{ROOT}{path}"]
+    return found
+
+
+def pids(groups: list[str]) -> set[int]:
+    """The processes in groups: what a process calls itself, or closes, does not take it out."""
+    found: set[int] = set()
+    for group in groups:
+        with contextlib.suppress(OSError), open(f"{group}/cgroup.procs", encoding="ascii") as file:
+            found |= {int(line) for line in file}
+    return found
+
+
 def leave(order: dict[str, Any]) -> None:
     """Remove the node's groups; a process that was just killed takes a moment to leave one."""
     for own in folders(order):

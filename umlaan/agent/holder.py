@@ -242,7 +242,7 @@ def _until_started(
         for pid in (child.pid, *proc.children(child.pid)):
             found = proc.process(pid)
             if found is not None and proc.cmdline(pid) == argv:
-                record.update(pid=pid, start=found.start)
+                record.update(pid=pid, start=found.start, groups=cgroup.of(pid))
                 return None
         console.turn(0.01)
 

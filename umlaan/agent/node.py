@@ -13,7 +13,7 @@ import pwd
 import sys
 from typing import Any
 
-from umlaan.agent import dcfile, proc, reach, rootlock, trust
+from umlaan.agent import cgroup, dcfile, proc, reach, rootlock, trust
 from umlaan.agent.files import read_json, read_short
 from umlaan.agent.index import hash_file
 
@@ -54,9 +54,10 @@ def members(node: Row) -> list[proc.Process]:
     """Every living process of the node's UML, orphans and helper threads included.
 
     When a UML is killed, guest processes that it traced run on as processes of the lab host's: they
-    may take another name or session and close what they inherited. So three signs count: the
-    command line, the root's lock, and the recorded session together with the root itself; each only
-    of a process of the node's users, because what is found is killed.
+    may take another name or session and close what they inherited. So four signs count: the
+    command line, the root's lock, the recorded session together with the root itself, and the
+    cgroup, which a hostile one cannot leave; each only of a process of the node's users, because
+    what is found is killed.
     """
     whose = users(node)
     found = {m.pid: m for m in proc.carrying(set(_words_of(node)), whose)}
@@ -70,6 +71,10 @@ def members(node: Row) -> list[proc.Process]:
         sessions = {int(record[key]) for key in ("group", "pid") if record.get(key)}
         for one in proc.holding(node["root"], whose, sessions):
             found[one.pid] = one
+        for pid in cgroup.pids(record.get("groups") or []):
+            there = proc.process(pid)
+            if there and not there.dead and proc.user_of(pid) in whose - {0}:
+                found[pid] = there
     return list(found.values())
 
 

@@ -155,8 +155,9 @@ def start(order: dict[str, Any]) -> str:
     lock = rootlock.take(order["root"], node.lock_name(order), wait=10.0)
     try:
         rootlock.wait_free(order["root"], 5.0)
-        # A stale pid file with a recycled pid would make UML take a random umid.
-        shutil.rmtree(f"{directory}/uml/{order['umid']}", ignore_errors=True)
+        # A stale pid file with a recycled pid would make UML take a random umid, and so would what
+        # a guest has put there.
+        shutil.rmtree(f"{directory}/uml", ignore_errors=True)
         hand_over(order, user)
         reach.end_shared(directory)
         words += sandbox(order, user)
