@@ -31,6 +31,7 @@ from pyinfra.connectors.util import (
 
 from umlaan.agent.chroot import MARK
 from umlaan.agent.sandbox import MISSING
+from umlaan.echo import make_visible
 from umlaan.facts.base import agent
 from umlaan.facts.node import node_rows
 from umlaan.inventory import load
@@ -67,6 +68,7 @@ class UmlConnector(BaseConnector):
 
     def __init__(self, state: Any, host: Host) -> None:
         super().__init__(state, host)
+        make_visible()
         self._way: Way | None = None
         self._kept: dict[str, tuple[StateStage, float, int, Any]] = {}
         # Commands that were run in the node, or that may have changed what it is.

@@ -5,6 +5,7 @@ Floor: beside run.py, which calls it at the run's end.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def write(state: State, lab: str, summary: Summary, *, dry: bool) -> None:
         changes=tuple(changes),
         messages=tuple(messages),
     )
-    write_atomic(path, output.model_dump_json(indent=1).encode() + b"\n")
+    write_atomic(path, json.dumps(output.model_dump(mode="json"), indent=1).encode() + b"\n")
 
 
 def told(state: State, *, dry: bool) -> tuple[list[ChangeOutput], list[ChangeOutput]]:

@@ -25,6 +25,7 @@ from pyinfra.context import ctx_state
 from umlaan import outcome
 from umlaan.agent import mark
 from umlaan.agent.files import narrow_umask
+from umlaan.agent.visible import visible
 from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -97,7 +98,7 @@ class Run:
             # In a locale that has no arrow the table has a question mark, and the line still comes.
             sys.stdout.reconfigure(errors="replace")
         for table in self.tables:
-            print(table)
+            print(visible(table))
         summary = Summary(changed, operations, failed, seconds, verdict)
         try:
             outcome.write(self.state, self.lab.name, summary, dry=self.dry)

@@ -74,7 +74,7 @@ def test_a_guest_is_asked_for_such_a_name_byte_for_byte(tmp_path: Path) -> None:
     stamp.write_text(json.dumps({"bytes": 7, "manifest": {ODD: row}}))
     guest = {"ssh": ["sh", "-c", "cat"], "state": "/s", "tree": "/t", "stamp": str(stamp)}
     asked = live.Asked("node1", guest)
-    assert asked.process.communicate(timeout=30)[0] == b"0" * 64 + b"  caf\xe9.c\n"
+    assert asked.program.process.communicate(timeout=30)[0] == b"0" * 64 + b"  caf\xe9.c\n"
     asked_text = f"{'0' * 64}  {ODD}\n"
     assert verify.run(["sh", "-c", "od -An -c | grep -c 351"], asked_text) == (0, "1\n")
 

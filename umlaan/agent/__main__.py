@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 
 from umlaan.agent import mark
+from umlaan.agent.visible import shown
 
 VERBS = {
     "node-state": "node",
@@ -65,10 +65,8 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in VERBS:
         print(f"umlaan agent: verbs are {', '.join(sorted(VERBS))}", file=sys.stderr)
         return 64
-    for stream in (sys.stdout, sys.stderr):
-        # pyinfra reads UTF-8 whatever the lab host's locale is, and a log may hold any character.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    # UTF-8 whatever the lab host's locale is; what is quoted of a guest or a log is only shown.
+    sys.stdout, sys.stderr = shown(sys.stdout), shown(sys.stderr)
     # It was for this program: a user's own build may import what stands beside its script.
     os.environ.pop("PYTHONSAFEPATH", None)
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", ""))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import concurrent.futures
 import re
 import shlex
-import subprocess
 import time
 from typing import Any
 
-from umlaan.agent import dcfile, supervise, sysvinit
+from umlaan.agent import bounded, dcfile, supervise, sysvinit
+from umlaan.agent.visible import word
 
 Side = dict[str, Any]
 View = dict[str, Any]
@@ -22,6 +22,7 @@ _SV = re.compile(r"^(\w+): (\S+?): \(pid (\d+)\) (\d+)s")
 LOOKS = 4
 REFUSED = "Connection refused"
 PATIENCE_S = 20.0
+MOST = 4 << 20
 UNIT = "umlaan-{lab}-{service}.service"
 
 
@@ -38,22 +39,10 @@ def slow(*sides: Side) -> float:
 def run_there(side: Side, script: str, data: bytes | None, timeout: float) -> tuple[int, str, str]:
     """(exit code, output, errors) of a script of sh on a side; 124 when the deadline passed."""
     words = [*side["shell"], f"exec sh -c {shlex.quote(script)}"] if side["shell"] else None
-    try:
-        done = subprocess.run(
-            words or ["sh", "-c", script],
-            input=data,
-            stdin=subprocess.DEVNULL if data is None else None,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "", f"{side['name']}: no answer in {timeout:.0f} s"
-    return (
-        done.returncode,
-        done.stdout.decode(errors="replace"),
-        done.stderr.decode(errors="replace"),
-    )
+    said = bounded.run(words or ["sh", "-c", script], timeout, data=data, most=MOST)
+    if said.fault:
+        return bounded.LATE, "", f"{side['name']}: {said.fault}"
+    return said.code, said.output, said.errors
 
 
 def script(side: Side) -> str:
@@ -124,7 +113,17 @@ def _inittab(folder: str) -> list[str]:
 
 
 def parse(side: Side, output: str) -> View:
-    """The view: {files, dcs, pids, hashes, kind, services} as the script printed them."""
+    """The view: {files, dcs, pids, hashes, kind, services} as the script printed them.
+
+    A side that prints what is none of that is one that does not answer.
+    """
+    try:
+        return _parsed(side, output)
+    except (ValueError, IndexError) as fault:
+        return _silent(f"{side['name']}: what it says of its DVS makes no sense: {fault}")
+
+
+def _parsed(side: Side, output: str) -> View:
     sections: dict[str, list[str]] = {}
     rows: list[str] = []
     for line in output.splitlines():
@@ -254,18 +253,23 @@ def _once(side: Side, timeout: float) -> View:
     code, output, errors = run_there(side, script(side), None, timeout)
     if code or "==> @services <==" not in output:
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
-        return {
-            "answers": False,
-            "error": last or f"exit code {code}",
-            "files": {},
-            "dcs": {},
-            "pids": [],
-            "init": None,
-            "hashes": {},
-            "kind": None,
-            "services": {},
-        }
+        return _silent(last or f"exit code {code}")
     return parse(side, output)
+
+
+def _silent(error: str) -> View:
+    """The view of a side that did not answer whole."""
+    return {
+        "answers": False,
+        "error": word(error),
+        "files": {},
+        "dcs": {},
+        "pids": [],
+        "init": None,
+        "hashes": {},
+        "kind": None,
+        "services": {},
+    }
 
 
 def looks(sides: list[Side]) -> dict[str, View]:

@@ -19,11 +19,16 @@ _WORDS = {
     5: "has its receiver connected, its sender is not",
     7: "is connected",
 }
-_NODE = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)\s+([X-]+)\s+(\S+)")
-_PROXY = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+)\s+(-?\d+)\s+(-?\d+)\s+(\S+)\s+([X-]+)\s*$")
-_PROC = re.compile(
-    r"^\s*(\d+)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)/(-?\d+)\s+(-?\d+)\s+(\S+)\s+(\S+).*?(\S+)\s*$"
+# A guest may print anything as its tables: numbers have an end, and so have names and lines.
+_N = r"(-?[0-9]{1,18})"
+_NODE = re.compile(
+    rf"^\s*([0-9]{{1,4}})\s+([0-9A-Fa-f]{{1,16}})\s+{_N}\s+{_N}\s+{_N}\s+([X-]+)\s+(\S{{1,64}})"
 )
+_PROXY = re.compile(
+    rf"^\s*([0-9]{{1,4}})\s+([0-9A-Fa-f]{{1,16}})\s+{_N}\s+{_N}\s+(\S{{1,64}})\s+([X-]+)\s*$"
+)
+_PROC = re.compile(rf"^\s*{_N}\s+{_N}\s+{_N}\s+{_N}/{_N}\s+{_N}\s+(\S+)\s+(\S+).*?(\S{{1,64}})\s*$")
+_LONGEST, _MOST = 1000, 4096
 
 
 def bits(text: str) -> list[int]:
@@ -31,16 +36,21 @@ def bits(text: str) -> list[int]:
     return [index for index, mark in enumerate(reversed(text)) if mark == "X"]
 
 
+def _lines(text: str) -> list[str]:
+    """The lines that can be a row."""
+    return [line for line in text.splitlines()[:_MOST] if len(line) <= _LONGEST]
+
+
 def info(text: str) -> dict[str, str]:
     """``key=value`` lines."""
-    rows = (line.strip().partition("=") for line in text.splitlines() if "=" in line)
+    rows = (line.strip().partition("=") for line in _lines(text) if "=" in line)
     return {key.strip(): value.strip() for key, _, value in rows}
 
 
 def nodes(text: str) -> dict[int, Row]:
     """{number: {flags, proxy, sent, received, dcs, name, text}} of the nodes table."""
     out: dict[int, Row] = {}
-    for line in text.splitlines():
+    for line in _lines(text):
         found = _NODE.match(line)
         if found:
             number, flags, proxy, sent, received, marks, name = found.groups()
@@ -59,7 +69,7 @@ def nodes(text: str) -> dict[int, Row]:
 def proxies(text: str) -> dict[int, Row]:
     """{number: {flags, sender, receiver, name, nodes, text}} of the proxies table."""
     out: dict[int, Row] = {}
-    for line in text.splitlines():
+    for line in _lines(text):
         found = _PROXY.match(line)
         if found:
             number, flags, sender, receiver, name, marks = found.groups()
@@ -77,7 +87,7 @@ def proxies(text: str) -> dict[int, Row]:
 def procs(text: str) -> list[Row]:
     """[{endpoint, pid, node, name}] of a DC's processes; a remote endpoint has pid -1."""
     out = []
-    for line in text.splitlines():
+    for line in _lines(text):
         found = _PROC.match(line)
         if found:
             _, _, endpoint, pid, _, node, _, _, name = found.groups()

@@ -16,13 +16,16 @@ import subprocess
 import time
 from typing import Any
 
-from umlaan.agent import dvslook, dvstables
+from umlaan.agent import bounded, dvslook, dvstables
 from umlaan.agent.dvslook import Side, View
+from umlaan.agent.visible import word
 
 READY_S = 10.0
 CLIENT_S = 30.0
-_WRONG = re.compile(r"wrong_bytes = (\d+)")
-_CHECKED = re.compile(r"checked_bytes = (\d+)")
+# A program under debug prints much; its figures are a few lines.
+MOST = 1 << 20
+_WRONG = re.compile(r"wrong_bytes = ([0-9]{1,18})")
+_CHECKED = re.compile(r"checked_bytes = ([0-9]{1,18})")
 
 Test = dict[str, Any]
 
@@ -65,15 +68,8 @@ class Server:
         script = _bounded(test["serve"], self.ready_s + seconds)
         words = [*side["shell"], f"exec {script}"] if side["shell"] else ["sh", "-c", script]
         self.side, self.test = side, test
-        self.process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        self.program = bounded.Program(words, most=MOST, errors=subprocess.STDOUT)
+        self.process = self.program.process
 
     def __enter__(self) -> Server:
         return self
@@ -84,6 +80,8 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(3)
+        self.program.kill()
+        self.program.close()
 
     def await_ready(self) -> None:
         """Until its endpoint is bound. Refused if it ends before, or at the deadline."""
@@ -106,10 +104,16 @@ class Server:
 
     def said(self, seconds: float) -> str:
         """What it printed, once it has ended; Refused if it does not."""
+        deadline = time.monotonic() + seconds
+        late = bounded.hear([self.program], deadline)
+        if self.program.fault:
+            raise Refused(f"the server {self.program.fault}")
         try:
-            return self.process.communicate(timeout=seconds)[0]
+            # It may have closed its output and live on.
+            self.process.wait(0 if late else max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise Refused(f"the server did not end in {seconds:.0f} s after its client") from None
+        return self.program.text()
 
 
 def exchange(sides: dict[str, Side], test: Test) -> tuple[str, str]:
@@ -143,10 +147,14 @@ def judge(test: Test, said: str, asked: str) -> tuple[str, str]:
     if checked and max(checked) < test["bytes"]:
         raise Refused(f"only {max(checked)} of {test['bytes']} bytes arrived")
     told = f"{max(checked)} bytes right" if checked else "done"
-    return f"{float(found.group(1)) * test['scale']:.3g} {test['unit']}", told
+    try:
+        figure = float(found.group(1)[:40])
+    except ValueError:
+        raise Refused(f"no figure: {word(found.group(0))}") from None
+    return f"{figure * test['scale']:.3g} {test['unit']}", told
 
 
 def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else "(said nothing)"
+    return word(lines[-1], 160) if lines else "(said nothing)"

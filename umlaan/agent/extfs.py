@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 from typing import Any
+
+from umlaan.agent import bounded
 
 _OFFSET = 1024
 _MAGIC = 0xEF53
@@ -48,35 +49,21 @@ def look(path: str) -> dict[str, Any] | None:
 def holds(path: str, name: str) -> bool | None:
     """Whether a file is in an unmounted ext file system, links followed; None if unknown."""
     try:
-        done = subprocess.run(
-            ["debugfs", "-R", f"stat {name}", path],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        said = bounded.run(["debugfs", "-R", f"stat {name}", path], 20, most=1 << 20)
+    except OSError:
         return None
-    if "File not found" in done.stderr:
+    if "File not found" in said.errors:
         return False
-    return "Inode:" in done.stdout or None
+    return "Inode:" in said.output or None
 
 
 def type_of(path: str) -> str:
     """What blkid says that a path holds; empty if nothing that it knows."""
     try:
-        done = subprocess.run(
-            ["blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", path],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ["blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", path]
+        return bounded.run(words, 60, most=64 << 10).output.strip()
     except OSError:
         return ""
-    return done.stdout.strip()
 
 
 def writable(path: str) -> bool:

@@ -12,8 +12,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import trust
+from umlaan.agent import bounded, trust
 from umlaan.agent.patience import Wait
+
+# A stamp names each file of a kernel's modules or of a DVS tree.
+JSON_MOST = 64 << 20
 
 
 def write_atomic(path: str, data: bytes, mode: int | None = None) -> None:
@@ -51,9 +54,8 @@ def write_json(path: str, value: Any) -> None:
 def read_json(path: str) -> Any:
     """The value of a JSON file; None if it is not there or not whole."""
     try:
-        with open(path, "rb") as file:
-            return json.loads(file.read())
-    except (OSError, ValueError):
+        return json.loads(bounded.read(path, JSON_MOST))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

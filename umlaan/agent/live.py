@@ -10,22 +10,26 @@ left alone: its ssh goes on and leaves a connection behind that the next look fi
 from __future__ import annotations
 
 import json
-import os
-import selectors
+import re
 import shlex
 import subprocess
-import sys
 import time
 from typing import Any
 
-from umlaan.agent import mconsole, node
+from umlaan.agent import bounded, mconsole, node
 from umlaan.agent.files import read_json
 from umlaan.agent.index import manifest_hash
+from umlaan.agent.visible import word
 
 Row = dict[str, Any]
 TABLES = ("info", "nodes", "proxies/info")
 # A tree that a guest reads in well under a second; larger ones are compared by --drift alone.
 SMALL_TREE = 4 << 20
+# What a guest may say at most, and for how long one that is late is still let speak.
+MOST = 2 << 20
+LINES = 10_000
+SPARE_S = 60.0
+_RELEASE = re.compile(r".* (\S+) #[0-9]", re.DOTALL)
 _MARK = "--- umlaan {} ---"
 
 
@@ -66,35 +70,31 @@ class Asked:
 
     def __init__(self, name: str, guest: Row) -> None:
         self.name = name
-        self.text = b""
         stamp = read_json(guest["stamp"]) if guest.get("stamp") else None
         self.compared = stamp is not None and stamp["bytes"] <= SMALL_TREE
         manifest = ""
         if stamp is not None and self.compared:
             rows = stamp["manifest"].items()
             manifest = "".join(f"{row[2]}  {path}\n" for path, row in rows if row[0] == "file")
-        # A file, not a pipe: nobody has to feed it, however slow the guest reads.
-        feed = os.memfd_create("manifest")
-        os.write(feed, manifest.encode(errors="surrogateescape"))
-        os.lseek(feed, 0, os.SEEK_SET)
-        self.process = subprocess.Popen(
-            [*guest["ssh"], script(guest, compare=self.compared)],
-            stdin=feed,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        # One that is late goes on, but not for ever.
+        words = ["timeout", "-k", "2", f"{SPARE_S:.0f}", *guest["ssh"]]
+        self.program = bounded.Program(
+            [*words, script(guest, compare=self.compared)],
+            data=manifest.encode(errors="surrogateescape"),
+            most=MOST,
+            errors=subprocess.DEVNULL,
         )
-        os.close(feed)
 
     def view(self, *, late: bool) -> Row:
         """What it said: tables, and of the tree whether it was compared and what differs."""
-        found = parts(self.text.decode(errors="replace"))
-        if "end" not in found:
-            return {"heard": "late" if late else "failed", "tables": {}, "tree": None}
-        said = found["tree"].splitlines()
+        found = parts(self.program.text())
+        if "end" not in found or self.program.fault:
+            heard = "late" if late else "failed"
+            return {"heard": heard, "tables": {}, "tree": None, "fault": self.program.fault}
+        said = found.get("tree", "").splitlines()
         bad = [
-            line.rpartition(": ")[0]
-            for line in said
+            word(line.rpartition(": ")[0])
+            for line in said[:LINES]
             if line.endswith(": FAILED") or ": FAILED " in line
         ]
         tree = {"compared": self.compared, "missing": "missing" in said, "bad": bad}
@@ -104,23 +104,10 @@ class Asked:
 
 def listen(asked: list[Asked], deadline: float) -> dict[str, Row]:
     """Take the guests' answers until all are in, or the deadline (monotonic) has come."""
-    late: set[str] = set()
-    with selectors.DefaultSelector() as selector:
-        for one in asked:
-            assert one.process.stdout is not None
-            selector.register(one.process.stdout, selectors.EVENT_READ, one)
-        while selector.get_map():
-            left = deadline - time.monotonic()
-            events = selector.select(max(0.0, left))
-            for key, _ in events:
-                data = os.read(key.fd, 65536)
-                key.data.text += data
-                if not data:
-                    selector.unregister(key.fileobj)
-            if not events and left <= 0:
-                late = {key.data.name for key in selector.get_map().values()}
-                break
-    return {one.name: one.view(late=one.name in late) for one in asked}
+    late = bounded.hear([one.program for one in asked], deadline)
+    for one in asked:
+        one.program.close()
+    return {one.name: one.view(late=one.program in late) for one in asked}
 
 
 def release(one: Row) -> str | None:
@@ -130,8 +117,9 @@ def release(one: Row) -> str | None:
         accepted, text = mconsole.ask(path, "version", timeout=0.5)
     except (mconsole.Silent, ValueError):
         return None
-    words = text.split()
-    return words[2] if accepted and len(words) > 2 else None
+    # "Linux NAME RELEASE #1 …": the name is the guest's own choice, blanks and all.
+    found = _RELEASE.match(text[:1024]) if accepted else None
+    return word(found[1], 64) if found else None
 
 
 def tables(folder: str | None) -> dict[str, str]:
@@ -139,8 +127,7 @@ def tables(folder: str | None) -> dict[str, str]:
     found = {}
     for name in TABLES if folder else ():
         try:
-            with open(f"{folder}/{name}", encoding="utf-8", errors="replace") as file:
-                found[name] = file.read()
+            found[name] = bounded.read(f"{folder}/{name}", MOST).decode(errors="replace")
         except OSError:
             continue
     return found
@@ -186,6 +173,5 @@ def look(request: Row) -> Row:
 
 def main(argv: list[str]) -> int:
     """The ``live`` verb."""
-    json.dump(look(json.loads(argv[0])), sys.stdout)
-    print()
+    print(json.dumps(look(json.loads(argv[0]))))
     return 0

@@ -14,6 +14,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import Iterator
 
 from umlaan.agent.files import RUN, make_folder, run_folder
@@ -21,6 +22,7 @@ from umlaan.agent.files import RUN, make_folder, run_folder
 _MAGIC = 0xCAFEBABE
 _VERSION = 2
 _DATA = 512
+MOST = 1 << 20
 # In /run: a full disk has no room for a socket.
 REPLIES = f"{RUN}/reply"
 
@@ -46,7 +48,7 @@ def ask(path: str, command: str, timeout: float = 5.0) -> tuple[bool, str]:
             packet = struct.pack("=III", _MAGIC, _VERSION, len(data)) + data.ljust(_DATA, b"\0")
             with _door(path) as door:
                 link.sendto(packet, f"/proc/self/fd/{door}")
-            return _answer(link)
+            return _answer(link, time.monotonic() + timeout)
         except TimeoutError:
             raise Late(f"{path}: no answer to {command!r} in {timeout:g} s") from None
         except OSError as error:
@@ -87,9 +89,11 @@ def _door(path: str) -> Iterator[int]:
         yield door
 
 
-def _answer(link: socket.socket) -> tuple[bool, str]:
+def _answer(link: socket.socket, deadline: float) -> tuple[bool, str]:
     text = b""
-    while True:
+    while len(text) <= MOST:
+        # Of all packets together: a guest that goes on and on gets no more time for it.
+        link.settimeout(max(0.001, deadline - time.monotonic()))
         packet = link.recv(12 + _DATA)
         if len(packet) < 12:
             raise Silent("a broken answer")
@@ -97,6 +101,7 @@ def _answer(link: socket.socket) -> tuple[bool, str]:
         text += packet[12 : 12 + length].rstrip(b"\0")
         if not more:
             return error == 0, text.decode(errors="replace")
+    raise Silent(f"it answers with more than {MOST >> 20} MB")
 
 
 def main(argv: list[str]) -> int:

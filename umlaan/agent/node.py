@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pwd
-import sys
 from typing import Any
 
 from umlaan.agent import cgroup, dcfile, proc, reach, rootlock, trust
@@ -259,6 +258,5 @@ def states(request: Row) -> dict[str, Row]:
 def main(argv: list[str]) -> int:
     """The ``node-state`` verb."""
     request = json.loads(argv[0])
-    json.dump(states(request), sys.stdout)
-    print()
+    print(json.dumps(states(request)))
     return 0

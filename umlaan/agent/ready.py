@@ -8,8 +8,9 @@ import shutil
 import subprocess
 from typing import Any
 
-from umlaan.agent import apt, kconfig, source
+from umlaan.agent import apt, bounded, kconfig, source
 from umlaan.agent.chamber import BuildError, say
+from umlaan.agent.visible import word
 
 
 def _unpacked(spec_source: dict[str, Any], cache: str) -> str:
@@ -110,15 +111,15 @@ def runs(path: str) -> None:
 
 def _ask(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        done = bounded.run(command, 20)
     except FileNotFoundError:
         raise BuildError(f"{command[0]}: its loader is not on this machine") from None
     except OSError as error:
         raise BuildError(f"{command[0]}: cannot be run: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise BuildError(f"{' '.join(command)}: no answer in 20 s: no UML kernel?") from None
-    text = done.stdout.decode(errors="replace").strip()
-    if done.returncode or not text:
-        said = (done.stderr.decode(errors="replace").strip() or "no answer").splitlines()[-1]
+    if done.fault:
+        raise BuildError(f"{' '.join(command)}: {done.fault}: no UML kernel?")
+    text = done.output.strip()
+    if done.code or not text:
+        said = word((done.errors.strip() or "no answer").splitlines()[-1])
         raise BuildError(f"{' '.join(command)}: {said}: no UML kernel that runs here")
     return text

@@ -20,7 +20,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from umlaan.agent import bounded
 from umlaan.agent.files import locked, make_folder
+from umlaan.agent.visible import visible, word
 
 EVERY_S = 3.0
 TAIL_LINES = 15
@@ -29,6 +31,9 @@ _KBUILD = re.compile(rb"^ +(?:CC|AS|LD|AR|HOSTCC|CPP|CC \[M\]|LD \[M\]|OBJCOPY) 
 
 _SAID = b"umlaan: "
 _TOTAL = b"umlaan-total: "
+_COUNT = re.compile(rb"[0-9]{1,9}")
+# Of a log at one look; what is more waits for the next.
+MOST = 4 << 20
 
 
 class Progress:
@@ -50,17 +55,19 @@ class Progress:
         """Take in the whole lines that came since the last time."""
         with open(self.log, "rb") as file:
             file.seek(self.offset)
-            text = file.read()
-        whole = text.rfind(b"\n") + 1
+            text = file.read(MOST)
+        # A line that does not end within that is taken as it comes.
+        whole = text.rfind(b"\n") + 1 or (len(text) if len(text) == MOST else 0)
         self.offset += whole
         if self.kind == "kbuild":
             self.done += len(_KBUILD.findall(text[:whole]))
         for said in text[:whole].split(b"\n"):
             if said.startswith(_SAID):
-                self.phase = said[len(_SAID) :].decode(errors="replace")
+                self.phase = word(said[len(_SAID) :].decode(errors="replace"))
                 print(f"{self.step}: {self.phase}", flush=True)
             elif said.startswith(_TOTAL):
-                self.done, self.total = 0, int(said[len(_TOTAL) :])
+                count = said[len(_TOTAL) :].strip()
+                self.done, self.total = 0, int(count) if _COUNT.fullmatch(count) else 0
         lines = text[:whole].decode(errors="replace").split("\n")
         self.last = next((line.strip() for line in reversed(lines) if line.strip()), self.last)
 
@@ -75,7 +82,7 @@ class Progress:
                 share = f"{self.done} files"
             return f"{self.step}: {share}, {seconds:.0f} s"
         # A program that says its phases knows them better than its last line does.
-        return f"{self.step}: {seconds:.0f} s, {(self.phase or self.last)[:90]}"
+        return f"{self.step}: {seconds:.0f} s, {word(self.phase or self.last, 90)}"
 
     def tick(self) -> None:
         """Print the line when it is time to."""
@@ -89,10 +96,9 @@ class Progress:
 def last_lines(log: str, start: int, count: int = TAIL_LINES) -> list[str]:
     """The last lines of a log, from where this command began to write."""
     try:
-        with open(log, "rb") as file:
-            size = os.path.getsize(log)
-            file.seek(max(start, size - 16384))
-            return file.read().decode(errors="replace").rstrip("\n").split("\n")[-count:]
+        size = os.path.getsize(log)
+        text = visible(bounded.tail(log, min(16384, max(0, size - start))))
+        return [word(line, 1000) for line in text.rstrip("\n").split("\n")[-count:]]
     except OSError as error:
         return [f"(log unreadable: {error})"]
 

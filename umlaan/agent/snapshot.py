@@ -16,14 +16,14 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import chroot, extfs, node, quiesce, rootlock
+from umlaan.agent import bounded, chroot, extfs, node, quiesce, rootlock
 from umlaan.agent.files import locked, make_folder, read_json, write_json
+from umlaan.agent.visible import word
 
 Order = dict[str, Any]
 _FICLONE = 0x40049409
@@ -32,6 +32,8 @@ _AT_FDCWD = -100
 _CHUNK = 16 << 20
 EVERY_S = 3.0
 RESERVE = 64 << 20
+# A journal is replayed in seconds; who made the file system may have made it to take for ever.
+CHECK_S = 900.0
 
 
 class Refused(Exception):
@@ -128,12 +130,11 @@ def check(path: str) -> str:
         raise Refused(f"{path}: the root holds no ext file system")
     if found["state"] == "clean":
         return "clean"
-    done = subprocess.run(
-        ["e2fsck", "-p", path], capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode > 1:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        raise Refused(f"the copy is damaged and was not kept: e2fsck: {' '.join(said[-3:])}")
+    done = bounded.run(["e2fsck", "-p", path], CHECK_S, most=1 << 20)
+    if done.code > 1 or done.fault:
+        said = (done.output + done.errors).strip().splitlines()
+        why = done.fault or word(" ".join(said[-3:]))
+        raise Refused(f"the copy is damaged and was not kept: e2fsck: {why}")
     return "replayed"
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from umlaan.agent import (
     atboot,
+    bounded,
     holder,
     itself,
     node,
@@ -31,6 +32,7 @@ from umlaan.agent import (
     tap,
 )
 from umlaan.agent.files import locked, make_folder, write_json
+from umlaan.agent.visible import visible, word
 
 BUSY = 75
 # Its end closes the pipe: one that lives is waited for, however late it comes to its turn.
@@ -239,12 +241,10 @@ def _read(reader: int, wait: float) -> str:
 def last_lines(path: str, count: int = 15) -> list[str]:
     """The last lines of a console log, without the terminal's carriage returns."""
     try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - 16384))
-            text = file.read().decode(errors="replace").replace("\r", "")
+        text = visible(bounded.tail(path).replace(b"\r", b""))
     except OSError as error:
         return [f"(unreadable: {error.strerror})"]
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [word(line) for line in text.split("\n") if line.strip()]
     # A panic says why before its long trace.
     panics = [line for line in lines[:-count] if "Kernel panic" in line]
     return [*panics[-1:], *lines[-count:]]

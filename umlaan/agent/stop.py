@@ -19,6 +19,7 @@ from typing import Any
 
 from umlaan.agent import atboot, cgroup, mconsole, node, proc, reach, rootlock, sweep
 from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.holder import LOG_MAX
 from umlaan.agent.patience import Wait, of_processor
 from umlaan.agent.start import BUSY
 from umlaan.agent.wait import BUSY_PART, console_bytes
@@ -78,7 +79,7 @@ class Stopping:
         try:
             with open(self.log, "rb") as file:
                 file.seek(self.offset)
-                return b"Linux version " in file.read()
+                return b"Linux version " in file.read(LOG_MAX)
         except OSError:
             return False
 

@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any
 
-from umlaan.agent import dvslook, verifydvs
+from umlaan.agent import bounded, dvslook, verifydvs
 from umlaan.agent.files import read_json
 from umlaan.agent.patience import Wait
 from umlaan.agent.verifydvs import Check, check
@@ -29,19 +29,10 @@ Spec = dict[str, Any]
 
 def run(command: list[str], text: str | None = None, timeout: float = 30.0) -> tuple[int, str]:
     """(exit code, output and errors); 124 when the deadline passed."""
-    try:
-        done = subprocess.run(
-            command,
-            # Names of files may be no UTF-8, and the lab host's locale says nothing of the guest's.
-            input=(text or "").encode(errors="surrogateescape"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"no answer in {timeout:.0f} s"
-    return done.returncode, done.stdout.decode(errors="replace")
+    # Names of files may be no UTF-8, and the lab host's locale says nothing of the guest's.
+    data = (text or "").encode(errors="surrogateescape")
+    said = bounded.run(command, timeout, data=data, errors=subprocess.STDOUT)
+    return (said.code, said.fault) if said.fault else (said.code, said.output)
 
 
 def round_trip(output: str) -> str:

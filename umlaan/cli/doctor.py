@@ -10,7 +10,7 @@ import typer
 
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen
 from umlaan.cli.session import Session, open_session
-from umlaan.cli.show import hint, output
+from umlaan.cli.show import as_json, hint, output, plain
 from umlaan.facts.network import found_network
 from umlaan.facts.preflight import examine
 from umlaan.facts.toolchain import MissingPackages
@@ -34,7 +34,7 @@ def command(
     """
     found = examined(open_session(chosen(ctx, inventory, data)))
     if json:
-        print(found.model_dump_json(indent=1))
+        print(as_json(found))
     else:
         show(found)
     return 0 if found.verdict == "ready" else 1
@@ -66,13 +66,13 @@ def examined(session: Session) -> DoctorOutput:
 def show(found: DoctorOutput) -> None:
     """For a person."""
     for name, rows in found.machines.items():
-        output().print(f"[bold]{name}[/]")
+        output().print(f"[bold]{plain(name)}[/]")
         width = max(len(what) for what in rows)
         for what, said in rows.items():
             output().print(f"  {what:<{width}}  {said}", markup=False)
     for line in found.lines:
         colour = "red" if line.kind == "lack" else "yellow"
-        output().print(f"[{colour}]{line.kind}[/]  {line.host}: ", end="")
+        output().print(f"[{colour}]{line.kind}[/]  {plain(line.host)}: ", end="")
         output().print(line.text, markup=False)
     if found.verdict == "ready":
         output().print(f"lab {found.lab}: the machines have what it needs")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
+from umlaan.cli import shown
 from umlaan.cli.fault import Fault
 from umlaan.cli.options import DataOption, InventoryOption, chosen, node_names
 from umlaan.cli.reach import line, one_line
 from umlaan.cli.session import Session, open_session
 from umlaan.cli.show import hint
+from umlaan.cli.shown import Prefixed
 from umlaan.model.node import Node
 
 # After the node's name every word is the command's, options too.
@@ -24,6 +25,10 @@ def command(
     ctx: typer.Context,
     node: Annotated[str, typer.Argument(metavar="NODE|all", autocompletion=node_names)],
     words: Annotated[list[str], typer.Argument(metavar="[--] CMD...")],
+    terminal: Annotated[
+        bool,
+        typer.Option("--terminal", "-t", help="Give it this terminal, raw: for top or an editor."),
+    ] = False,
     inventory: InventoryOption = None,
     data: DataOption = None,
 ) -> int:
@@ -33,6 +38,9 @@ def command(
     a line for the shell. With all, each line of output has its node's name before it, and the
     exit code is the first that is not 0.
 
+    On a terminal control characters of its output are shown, not obeyed; into a file or a pipe
+    every byte goes as it is. With -t, before the node's name, it has the terminal to itself.
+
     Example: [bold]umlaan exec all -- cat /proc/loadavg[/]
     """
     session = open_session(chosen(ctx, inventory, data))
@@ -40,8 +48,9 @@ def command(
     if node == "all":
         return _all(session, shell)
     one = session.node(node)
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    session.become(one.host, line(session, one, shell, terminal=terminal), terminal=terminal)
+    if not terminal:
+        return session.show(one.host, line(session, one, shell))
+    session.become(one.host, line(session, one, shell, terminal=True), terminal=True)
     return 1
 
 
@@ -71,24 +80,5 @@ def _prefixed(session: Session, node: Node, shell: str, prefix: str) -> int:
         for text in str(fault).splitlines():
             print(f"{prefix}{text}", file=sys.stderr)
         return fault.code
-    with subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        other = threading.Thread(target=_copy, args=(process.stderr, sys.stderr, prefix))
-        other.start()
-        _copy(process.stdout, sys.stdout, prefix)
-        other.join()
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
-
-
-def _copy(source: IO[str], target: IO[str], prefix: str) -> None:
-    for text in source:
-        target.write(prefix + (text if text.endswith("\n") else f"{text}\n"))
-        target.flush()
+    sinks = [Prefixed(stream, prefix) for stream in (sys.stdout, sys.stderr)]
+    return shown.run(words, sinks)

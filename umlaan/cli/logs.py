@@ -32,6 +32,8 @@ def command(
 ) -> int:
     """Show a log's end: a node's console, the last build, the proxies; without a name, list them.
 
+    Control characters are shown as \\x1b and the like, wherever it goes; console has them raw.
+
     Example: [bold]umlaan logs node1 -f[/]
     """
     session = open_session(chosen(ctx, inventory, data))
@@ -47,20 +49,19 @@ def command(
             '[ -e "$1" ] || '
             f"{{ echo '{one.name} has no logs of proxies' >&2; exit 1; }}; exec {tail} \"$@\""
         )
-        session.become(one.host, line(session, one, shell))
+        return session.show(one.host, line(session, one, shell), always=True)
     first = session.lab.hosts[0]
     if what == "proxy":
-        _become(session, first.name, f"{first.log_dir}/dvs-proxy-*.log", tail, "proxies")
+        return _show(session, first.name, f"{first.log_dir}/dvs-proxy-*.log", tail, "proxies")
     if what == "build":
         newest = f"$(ls -t {_builds(first.log_dir)} 2>/dev/null | head -n 1)"
-        _become(session, first.name, newest, tail, "builds")
+        return _show(session, first.name, newest, tail, "builds")
     for host in session.lab.hosts:
         if what in _names(session, host.name, host.log_dir):
             path = shlex.quote(f"{host.log_dir}/{what}.log")
-            session.become(host.name, f"exec {tail} {path}")
+            return session.show(host.name, f"exec {tail} {path}", always=True)
     one = session.node(what)
-    _become(session, one.host, shlex.quote(f"{one.dir}/console.log"), tail, one.name)
-    return 1
+    return _show(session, one.host, shlex.quote(f"{one.dir}/console.log"), tail, one.name)
 
 
 def _builds(folder: str) -> str:
@@ -68,13 +69,13 @@ def _builds(folder: str) -> str:
     return " ".join(f"{shlex.quote(folder)}/{name}" for name in names)
 
 
-def _become(session: Session, host: str, files: str, tail: str, what: str) -> None:
+def _show(session: Session, host: str, files: str, tail: str, what: str) -> int:
     """tail on files that a shell's pattern names; a clear word where there are none."""
     shell = (
         f'set -- {files}; [ -e "$1" ] || {{ echo "umlaan: no log of {what} yet; '
         f'umlaan logs lists those that there are" >&2; exit 1; }}; exec {tail} "$@"'
     )
-    session.become(host, shell)
+    return session.show(host, shell, always=True)
 
 
 def _names(session: Session, host: str, folder: str) -> dict[str, tuple[str, int]]:
@@ -90,14 +91,14 @@ def _names(session: Session, host: str, folder: str) -> dict[str, tuple[str, int
 def _list(session: Session) -> int:
     from datetime import datetime
 
-    from umlaan.cli.show import size, table
+    from umlaan.cli.show import plain, size, table
 
     rows = table("log", "of", "written", "size")
     for host in session.lab.hosts:
         found = sorted(_names(session, host.name, host.log_dir).items(), key=lambda r: r[1][0])
         for name, (when, count) in reversed(found):
             written = datetime.fromtimestamp(int(when)).strftime("%Y-%m-%d %H:%M")
-            rows.add_row(name, host.label, written, size(count))
+            rows.add_row(plain(name), host.label, written, size(count))
     output().print(rows)
     nodes = ", ".join(node.name for node in session.lab.nodes)
     hint(f"consoles: {nodes}. Show one: umlaan logs NAME, follow it: umlaan logs NAME -f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ def told(rows: list[Row], ledger: Path, as_json: bool) -> int:
 
     if as_json:
         for row in rows:
-            print(row.model_dump_json(exclude_none=True))
+            print(json.dumps(row.model_dump(mode="json", exclude_none=True)))
     elif rows:
         made = compare.report([Reading(str(ledger), rows)])
         output().print(table.table(made))

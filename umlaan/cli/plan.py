@@ -6,7 +6,7 @@ import typer
 
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, NodesArgument, chosen
 from umlaan.cli.runs import DryRun, limits
-from umlaan.cli.show import hint, output
+from umlaan.cli.show import as_json, hint, output, plain
 from umlaan.model.outputs import PlanOutput
 
 DRIFTED = 2
@@ -28,7 +28,7 @@ def command(
     choice = chosen(ctx, inventory, data)
     found = DryRun(choice, limit=limits(choice, nodes)).result()
     if json:
-        print(found.model_dump_json(indent=1))
+        print(as_json(found))
     else:
         show(found)
     if found.verdict == "failed":
@@ -42,7 +42,7 @@ def show(found: PlanOutput) -> None:
     for change in found.changes:
         head = f"{change.host}  {change.operation}"
         if head != last:
-            output().print(f"[bold]{change.host}[/]  [dim]{change.operation}[/]")
+            output().print(f"[bold]{plain(change.host)}[/]  [dim]{plain(change.operation)}[/]")
             last = head
         output().print(f"    {change.reason}", markup=False)
     for message in found.messages:

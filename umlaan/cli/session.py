@@ -21,6 +21,7 @@ from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 from pyinfra_cli.util import parse_cli_arg  # type: ignore[import-untyped]
 
 from umlaan.agent.files import narrow_umask
+from umlaan.cli import shown
 from umlaan.cli.chosen import Chosen
 from umlaan.cli.fault import Fault
 from umlaan.facts.base import agent
@@ -159,6 +160,15 @@ class Session:
             os.execvp(words[0], words)
         except OSError as error:
             raise Fault(f"{words[0]}: {error.strerror}; it is needed for this") from None
+
+    def show(self, name: str, shell: str, *, always: bool = False) -> int:
+        """Run a shell's line on a lab host; what it says is shown, see shown.py. Its exit code."""
+        try:
+            return shown.show(self.argv(name, shell), always=always)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise Fault(f"{error.filename}: {error.strerror}; it is needed for this") from None
 
     def run(self, name: str, shell: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """A shell's line on a lab host, its output taken as text."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
+from rich.segment import Segment
+
+from umlaan.agent.visible import visible, word
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.table import Table
 
 COLOURS = {
@@ -23,17 +30,38 @@ COLOURS = {
 }
 
 
+class Screen(Console):
+    """A console on which nothing that others said is obeyed: not by rich, not by the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """What is to be printed, made visible; only rich's own styles and controls stay."""
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(visible(part.text), part.style)
+
+
 @cache
 def output() -> Console:
     """Where results go. Piped, it is as wide as its lines, so that scripts see whole ones."""
     wide = None if sys.stdout.isatty() else 500
-    return Console(highlight=False, width=wide, soft_wrap=wide is not None)
+    return Screen(highlight=False, width=wide, soft_wrap=wide is not None)
 
 
 @cache
 def errors() -> Console:
     """Where messages go."""
-    return Console(stderr=True, highlight=False)
+    return Screen(stderr=True, highlight=False)
+
+
+def plain(text: object) -> str:
+    """Somebody's word in a line of rich markup: it is one word, and no markup."""
+    return escape(word(text))
+
+
+def as_json(model: BaseModel, indent: int | None = 1) -> str:
+    """A report as JSON in ASCII: whatever stands in it, a terminal that shows it is not steered."""
+    return json.dumps(model.model_dump(mode="json"), indent=indent)
 
 
 def hint(text: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from umlaan.cli.fault import Fault
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen, node_names
 from umlaan.cli.session import Session, open_session
-from umlaan.cli.show import hint, output, size, table
+from umlaan.cli.show import as_json, hint, output, plain, size, table
 from umlaan.facts.snapshot import Snapshots
 from umlaan.model.node import Node
 from umlaan.model.outputs import SnapshotOutput, SnapshotsOutput
@@ -68,9 +68,7 @@ def listed(session: Session, nodes: tuple[Node, ...]) -> list[SnapshotOutput]:
 def _list(session: Session, nodes: tuple[Node, ...], json: bool) -> int:
     found = listed(session, nodes)
     if json:
-        print(
-            SnapshotsOutput(lab=session.lab.name, snapshots=tuple(found)).model_dump_json(indent=1)
-        )
+        print(as_json(SnapshotsOutput(lab=session.lab.name, snapshots=tuple(found))))
         return 0
     if not found:
         output().print("no snapshots")
@@ -78,7 +76,7 @@ def _list(session: Session, nodes: tuple[Node, ...], json: bool) -> int:
         return 0
     rows = table("node", "snapshot", "taken", "while", "on disk")
     for row in found:
-        rows.add_row(row.node, row.name, row.at, row.state, size(row.disk_bytes))
+        rows.add_row(row.node, plain(row.name), row.at, row.state, size(row.disk_bytes))
     output().print(rows)
     hint("bring one back: umlaan restore NODE NAME; remove one: umlaan snapshot NODE NAME --delete")
     return 0

@@ -14,7 +14,7 @@ from umlaan.agent import proc
 from umlaan.cli.options import DataOption, InventoryOption, JsonOption, chosen
 from umlaan.cli.runs import DryRun
 from umlaan.cli.session import Session, open_session
-from umlaan.cli.show import coloured, errors, hint, output, size, span, table
+from umlaan.cli.show import as_json, coloured, errors, hint, output, plain, size, span, table
 from umlaan.facts.network import found_network
 from umlaan.facts.status import Live
 from umlaan.model.outputs import NodeOutput, ProxyOutput, StatusOutput
@@ -29,6 +29,8 @@ PATIENT_S = 5.0
 EVERY_S = 2.0
 # The agent's own start, and the table.
 MARGIN_S = 0.2
+# Of one line of drift: a guest may have had its part in its words.
+LONGEST = 2000
 
 
 def read(session: Session, patience: float, planning: DryRun | None = None) -> StatusOutput:
@@ -80,7 +82,7 @@ def command(
             # A busy machine: a true answer is worth more than a fast one.
             found = read(session, PATIENT_S)
     if json:
-        print(found.model_dump_json(indent=1))
+        print(as_json(found))
     else:
         for part in rendered(found):
             output().print(part)
@@ -95,7 +97,7 @@ def _watch(session: Session, json: bool) -> int:
     if json:
         # One line a look, for a program that reads along.
         while True:
-            print(read(session, WHOLE_S).model_dump_json(), flush=True)
+            print(as_json(read(session, WHOLE_S), indent=None), flush=True)
             time.sleep(EVERY_S)
     with Screen(console=output(), screen=False, auto_refresh=False) as screen:
         while True:
@@ -114,7 +116,7 @@ def rendered(found: StatusOutput) -> list[Any]:
     lines = found.drift()
     if lines:
         parts.append(Text(""))
-        parts += [Text(f"  {line}", style="yellow") for line in lines]
+        parts += [Text(f"  {line[:LONGEST]}", style="yellow") for line in lines]
     return parts
 
 
@@ -124,7 +126,7 @@ def _nodes(found: StatusOutput) -> Any:
         rows.add_row(
             f"[bold]{node.name}[/]",
             coloured("drifted" if node.state == "up" and node.drift else node.state),
-            f"{node.kernel.release or '-'}\n[dim]{(node.kernel.sha256 or '')[:12]}[/]",
+            f"{plain(node.kernel.release or '-')}\n[dim]{plain(node.kernel.sha256 or '')[:12]}[/]",
             f"{_root(node)}\n[dim]{node.transport or ''}[/]",
             _dvs(node),
             f"{node.address}\n[dim]{node.tap}[/]",
@@ -138,7 +140,7 @@ def _nodes(found: StatusOutput) -> Any:
 def _root(node: NodeOutput) -> str:
     if not node.root_exists:
         return "[dim]none[/]"
-    return node.root.rpartition("/")[2] if node.root_kind == "made" else node.root
+    return plain(node.root.rpartition("/")[2] if node.root_kind == "made" else node.root)
 
 
 def _dvs(node: NodeOutput) -> str:
@@ -160,14 +162,16 @@ def _proxies(node: NodeOutput, found: StatusOutput) -> str:
         theirs = next((p for p in sides.get(mine.remote, ()) if p.remote == node.number), None)
         both = f"{_side(mine)}/{_side(theirs)}"
         joined = mine.joined and (theirs is None or theirs.joined)
-        lines.append(f"[{'green' if joined else 'red'}]{mine.name} {both}[/]")
+        lines.append(f"[{'green' if joined else 'red'}]{plain(mine.name)} {both}[/]")
     return "\n".join(lines) or "-"
 
 
 def _side(proxy: ProxyOutput | None) -> str:
     if proxy is None:
         return "?"
-    return f"{proxy.node_flags or '-'}{'' if proxy.proxy_flags is None else proxy.proxy_flags}"
+    return (
+        f"{plain(proxy.node_flags or '-')}{'' if proxy.proxy_flags is None else proxy.proxy_flags}"
+    )
 
 
 def _hosts(found: StatusOutput) -> list[str]:
@@ -180,9 +184,10 @@ def _hosts(found: StatusOutput) -> list[str]:
             about = ", ".join(link.addresses) or link.node or ""
             if link.kind == "tap" and not link.master:
                 colour = "red"
-            words.append(f"[{colour}]{link.name}[/]" + (f" {about}" if about else ""))
+            words.append(f"[{colour}]{plain(link.name)}[/]" + (f" {plain(about)}" if about else ""))
         lines.append(
-            f"[bold]{host.label}[/] ({host.name}) {where}: {', '.join(words) or 'no links'}"
+            f"[bold]{plain(host.label)}[/] ({plain(host.name)}) {plain(where)}: "
+            f"{', '.join(words) or 'no links'}"
         )
     return lines
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from umlaan.agent import dcfile
 from umlaan.agent.index import manifest_hash
+from umlaan.agent.visible import word
 from umlaan.measure.bench import Bench, Peer
 from umlaan.measure.cases import Place
 from umlaan.measure.ledger import End, Kernel
@@ -193,7 +194,7 @@ def _node_peer(
             name=node.name,
             place="uml",
             kernel=Kernel(
-                release=guest["release"].strip(),
+                release=word(guest.get("release", "").strip(), 64),
                 sha256=running,
                 config_sha256=kept["config"][:64] if same and kept["config"] else None,
             ),
@@ -202,7 +203,7 @@ def _node_peer(
         address=str(node.address),
         tree=Tree(dvs.dest, dvs.programs.state, GUEST_RUN, node.settings.dcid or 0),
         transport=transport,
-        mtu=int(guest["mtu"].strip() or node.network.mtu),
+        mtu=_number(guest.get("mtu", "")) or node.network.mtu,
         ssh=tuple(ssh_options(node)),
         target=f"root@{node.address}",
         lent=SshSide(node.name, lending_words(node), via),
@@ -214,6 +215,11 @@ def transport_of(argv: Sequence[str]) -> str:
     if any(re.match(r"vec\d+:", word) for word in argv):
         return "vector"
     return "tuntap" if any(re.match(r"eth\d+=tuntap", word) for word in argv) else "unknown"
+
+
+def _number(text: str) -> int | None:
+    """A small number that a guest says; None for anything else."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,9}\s*", text, re.ASCII) else None
 
 
 def _json(text: str) -> dict[str, Any]:

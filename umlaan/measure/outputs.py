@@ -124,7 +124,7 @@ _PING_RTT = re.compile(
     r"(?:rtt|round-trip) min/avg/max(?:/(?:mdev|stddev))? = "
     r"(?P<values>[\d.]+(?:/[\d.]+){2,3}) ms"
 )
-_PING_TIME = re.compile(r"(?:icmp_)?seq=\d+ .*?time=(?P<ms>[\d.]+) ms")
+_PING_TIME = re.compile(r"(?:icmp_)?seq=\d+ .{0,80}?time=(?P<ms>[\d.]+) ms")
 
 
 def ping(text: str, count: int) -> Pings:

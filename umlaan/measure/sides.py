@@ -7,18 +7,23 @@ measuring crosses the network while something is measured.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from umlaan.agent import bounded
+from umlaan.agent.visible import word
+
 # Enough for every line that a parser reads; a program under debug prints megabytes before them.
 TAIL_BYTES = 65_536
+# The stamp of a large tree is all that comes near it.
+MOST = 32 << 20
+LONGEST = 4096
+# For an end that does not keep the deadline that it was given.
+SPARE_S = 15.0
 # A killed program is gone at once; one that the DVK holds, when its call has timed out.
 KILLED_S = 11
 
@@ -107,30 +112,20 @@ class ShellSide:
     def run(self, script: str, timeout: float) -> Done:
         """Run a script to its end; see Side."""
         begin = time.monotonic()
-        try:
-            process = subprocess.Popen(
-                self._argv(script, timeout),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SideError(f"{self.name}: {error.filename}: {error.strerror}") from None
+        words = self._argv(script, timeout)
         try:
             # The far end's own timeout comes first; this one is for an end that hangs.
-            data, _ = process.communicate(timeout=timeout + 15)
-        except subprocess.TimeoutExpired:
-            _end_group(process)
-            return Done(137, "", time.monotonic() - begin, timed_out=True, ended=False)
-        except BaseException:
-            _end_group(process)
-            raise
+            said = bounded.run(words, timeout + SPARE_S, most=MOST, errors=subprocess.STDOUT)
+        except OSError as error:
+            raise SideError(f"{self.name}: {error.filename}: {error.strerror}") from None
         seconds = time.monotonic() - begin
-        output = data.decode(errors="replace")
-        code = process.returncode
-        self._check(code, output)
-        return Done(code, output, seconds, timed_out=code in (124, 137) and seconds >= timeout)
+        if said.late:
+            return Done(137, "", seconds, timed_out=True, ended=False)
+        if said.fault:
+            raise SideError(f"{self.name}: {said.fault}")
+        self._check(said.code, said.output)
+        late = said.code in (124, 137) and seconds >= timeout
+        return Done(said.code, _clipped(said.output), seconds, timed_out=late)
 
     def _check(self, code: int, output: str) -> None:
         """SideError where the code is the transport's own and not the script's."""
@@ -214,7 +209,7 @@ class SshSide(ShellSide):
 
 def _last_line(output: str, silent: str = "no answer") -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else silent
+    return word(lines[-1], 200) if lines else silent
 
 
 def _ended(group: str, folder: str) -> str:
@@ -246,7 +241,6 @@ def _polled(body: str, timeout: float) -> str:
     return f"{deadline}; while :; do {body} [ $(date +%s) -ge $u ] && exit 4; sleep 0.05; done"
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _clipped(output: str) -> str:
+    """No line so long that a pattern that is looked for in it takes minutes."""
+    return "\n".join(line[:LONGEST] for line in output.split("\n"))

@@ -45,7 +45,8 @@ def explained(*said: tuple[Peer, Done]) -> Iterator[None]:
     """What is no figure, with what the programs complained of, if they did."""
     try:
         yield
-    except (CaseFailed, NotAFigure) as error:
+    # A number of thousands of digits is a ValueError of Python's own.
+    except (CaseFailed, NotAFigure, ValueError) as error:
         words = [
             f"{peer.name} said: {line}"
             for peer, done in said

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from umlaan.agent.visible import word
 from umlaan.measure.compare import Entry, Report
 from umlaan.measure.ledger import Row
 
@@ -27,13 +28,13 @@ def table(report: Report) -> Table:
     """One row a measurement; with two sides their medians, the ratio and what it means."""
     two = len(report.sides) == 2
     out = Table(
-        title=_title(report), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold"
+        title=_plain(_title(report)), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold"
     )
     for name in ("test", "of", "client → server"):
         out.add_column(name)
     if two:
         for side in report.sides:
-            out.add_column(side.label, justify="right")
+            out.add_column(_plain(side.label), justify="right")
         for name in ("unit", "ratio", "difference"):
             out.add_column(name, justify="right" if name == "ratio" else "left")
     else:
@@ -42,15 +43,20 @@ def table(report: Report) -> Table:
         out.add_column("unit")
         out.add_column("published", justify="right")
     for entry in report.entries:
-        head = [entry.key.test, entry.key.what, entry.key.direction]
+        head = [_plain(part) for part in (entry.key.test, entry.key.what, entry.key.direction)]
         out.add_row(*head, *(_compared(entry) if two else _single(entry)))
     return out
+
+
+def _plain(text: str) -> Text:
+    """A word of the ledger's: no markup, whatever stands in it."""
+    return Text(word(text))
 
 
 def reasons(report: Report) -> list[str]:
     """What happened to each failed row, a line each."""
     return [
-        f"{entry.key.test} {entry.key.what}, {entry.key.direction}: {row.reason}"
+        f"{entry.key.test} {entry.key.what}, {entry.key.direction}: {word(row.reason)}"
         for entry in report.entries
         for row in entry.rows
         if row and row.verdict == "failed"
@@ -73,7 +79,7 @@ def _single(entry: Entry) -> list[str | Text]:
         spread(row),
         number(figures.iqr),
         str(len(figures.values)),
-        row.unit,
+        _plain(row.unit),
         number(known.value) if known else "",
     ]
 
@@ -89,11 +95,11 @@ def _compared(entry: Entry) -> list[str | Text]:
             cells.append(number(row.figures.median))
     difference = entry.difference
     if difference is None:
-        return [*cells, entry.row.unit]
+        return [*cells, _plain(entry.row.unit)]
     style = {"faster": "green", "slower": "red"}.get(difference.words, "dim")
     return [
         *cells,
-        entry.row.unit,
+        _plain(entry.row.unit),
         f"{difference.ratio:.2f}",
         Text(difference.words, style=style),
     ]

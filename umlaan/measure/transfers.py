@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ def files(bench: Bench, case: Case, pair: Pair) -> Iterator[Files]:
 
 def _room(peer: Peer, path: str, needed: int) -> None:
     done = peer.side.run(f"df -Pk {shlex.quote(path)} | awk 'NR == 2 {{print $4}}'", 30)
-    if not done.output.strip().isdigit():
+    if not re.fullmatch(r"\s*[0-9]{1,15}\s*", done.output):
         raise CaseFailed(f"{peer.name}: {path}: {done.last_line}")
     free = int(done.output) * 1024
     if free < needed + SPARE_BYTES:
@@ -98,7 +99,7 @@ def digest(peer: Peer, path: str, size: int) -> str:
     quoted = shlex.quote(path)
     done = peer.side.run(f"wc -c <{quoted} && sha256sum {quoted}", 300)
     words = done.output.split()
-    if done.code or len(words) < 2:
+    if done.code or len(words) < 2 or not re.fullmatch("[0-9]{1,18}", words[0]):
         raise CaseFailed(f"{peer.name}: nothing arrived: {done.last_line}")
     if int(words[0]) != size:
         raise CaseFailed(f"{peer.name}: short: {words[0]} of {size} bytes arrived")
@@ -150,7 +151,10 @@ def m3ftp(bench: Bench, case: Case, pair: Pair, sent: Files, serving: Handle) ->
     get = case.test == "m3ftp-get"
     log = shlex.quote(f"{pair.at_server.folder(programs.m3ftp_dir)}/{programs.m3ftp_log}")
     sent.remove_arrived()
-    before = int(server.side.run(f"cat {log} 2>/dev/null | wc -c", 30).output)
+    counted = server.side.run(f"cat {log} 2>/dev/null | wc -c", 30)
+    if not re.fullmatch(r"\s*[0-9]{1,15}\s*", counted.output):
+        raise CaseFailed(f"{server.name}: {log}: {counted.last_line}")
+    before = int(counted.output)
     command = pair.at_client.program(
         programs.m3ftp_dir,
         programs.m3ftp_get if get else programs.m3ftp_put,

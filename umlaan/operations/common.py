@@ -16,6 +16,7 @@ from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
+from umlaan.agent.visible import visible
 from umlaan.facts.base import agent
 from umlaan.inventory import is_uml, load
 from umlaan.model.host import LabHost
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
 T = TypeVar("T")
+# Of what is said of one change; a guest may have had its part in the words.
+LONGEST = 20_000
 
 
 def lab() -> Lab:
@@ -64,6 +67,8 @@ def chosen(name: str) -> bool:
 
 def why(text: str) -> None:
     """Say the reason of a change, once a run, and keep it for the plan and the summary."""
+    # It may quote what a guest said.
+    text = visible(text[:LONGEST])
     reasons = reasons_of(context_state)
     row = (context_host.name, text)
     if row in reasons:
@@ -187,6 +192,7 @@ class FailCommand(StringCommand):
 
 def fail(message: str) -> Iterator[StringCommand]:
     """Yield from this to fail the current host with one clear message."""
+    message = visible(message[:LONGEST])
     if executing():
         # The command says it; here it is only kept for the summary.
         reasons_of(context_state).append((context_host.name, message))

@@ -7,9 +7,10 @@ so that sixteen of them are as easy to read as two. The places are fixed here an
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
-from html import escape
 
+from umlaan.agent.visible import visible, word
 from umlaan.model.outputs import HostOutput, LinkOutput, NodeOutput, ProxyOutput, StatusOutput
 
 # Points, Graphviz's unit: 72 to the inch.
@@ -115,8 +116,13 @@ class _Dot:
         self.node(name, x, y, label, shape="box", **size, **more)
 
 
+def escape(text: str) -> str:
+    """A word for Graphviz's HTML-like labels, which are XML: no control character may be in it."""
+    return html.escape(word(text))
+
+
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + visible(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def dot(found: StatusOutput) -> str:
@@ -272,7 +278,7 @@ def _box(node: NodeOutput, all_pairs: list[Pair]) -> str:
     memory = f"{node.memory_bytes / 1e6:.0f} MB" if node.memory_bytes is not None else ""
     rows = [
         (
-            f'<FONT POINT-SIZE="13"><B>{node.name}</B></FONT>',
+            f'<FONT POINT-SIZE="13"><B>{escape(node.name)}</B></FONT>',
             f'<FONT COLOR="{COLOURS[state][2]}"><B>{escape(said)}</B></FONT>',
         ),
         (escape(node.address), escape(node.transport or "")),
@@ -284,7 +290,7 @@ def _box(node: NodeOutput, all_pairs: list[Pair]) -> str:
 
 def _tree(state: str, digest: str | None) -> str:
     colour = PARTED if state in ("differs", "missing") else "#333333"
-    short = f" {digest[:8]}" if digest and state == "as built" else ""
+    short = f" {escape(digest[:8])}" if digest and state == "as built" else ""
     return f'<FONT COLOR="{colour}">DVS {escape(state)}{short}</FONT>'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from umlaan.agent.visible import word
 from umlaan.model.outputs import HostOutput, NodeOutput, StatusOutput
 from umlaan.plan.graph import COLOURS, JOINED, PARTED, Pair, drawn, host_number, shade
 
@@ -42,12 +43,13 @@ def _host(
     edges.append(f"  {own} --- br{index}")
     for node in nodes:
         kernel = node.kernel.release or "no kernel"
-        text = f"{node.name}: {shade(node)}<br/>{node.address}<br/>{_text(kernel)}"
+        head = _text(f"{node.name}: {shade(node)}")
+        text = f"{head}<br/>{_text(node.address)}<br/>{_text(kernel)}"
         lines.append(f'    n{node.number}["{text}"]:::{shade(node)}')
         tap = taps.get(node.name)
         good = tap is not None and tap.up and tap.master is not None
         label = node.tap if tap else "no tap"
-        edges.append(f"  br{index} {'---' if good else '-.-'}|{label}| n{node.number}")
+        edges.append(f"  br{index} {'---' if good else '-.-'}|{_text(label)}| n{node.number}")
         if not good:
             colours.append(f"  linkStyle {len(edges) - 1} stroke:{PARTED}")
     return [*lines, "  end"]
@@ -59,5 +61,9 @@ def _pair(pair: Pair, edges: list[str], colours: list[str]) -> None:
     colours.append(f"  linkStyle {len(edges) - 1} stroke:{JOINED if pair.joined else PARTED}")
 
 
+# Mermaid's own marks, HTML's, and Markdown's that it knows in a text.
+_MARKS = {'"': "#quot;", **{mark: f"#{ord(mark)};" for mark in "#&<>`|"}}
+
+
 def _text(text: str) -> str:
-    return text.replace('"', "#quot;")
+    return "".join(_MARKS.get(sign, sign) for sign in word(text))

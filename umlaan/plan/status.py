@@ -129,6 +129,7 @@ def node_output(lab: Lab, node: Node, found: Found, live: Row) -> NodeOutput:
         *_launch_drift(lab, node, row),
         *_tap_drift(lab, node, found),
         *_tree_drift(node, tree),
+        *_unheard(node, view),
     ]
     dc = (record.get("dc") or {}).get("pid") if running else None
     return NodeOutput(
@@ -246,6 +247,12 @@ def _tree_drift(node: Node, tree: DvsOutput | None) -> list[str]:
         f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     )
     return [f"{node.name} {tree.path}: {shown} differ from what was built"]
+
+
+def _unheard(node: Node, view: Row | None) -> list[str]:
+    """What kept its guest's answer from being taken whole: then nothing is known of its inside."""
+    fault = (view or {}).get("fault")
+    return [f"{node.name}: its guest's answer is not read, it {fault}"] if fault else []
 
 
 def heard(lab: Lab, host: LabHost, live: Row) -> dict[int, dict[str, str]]:

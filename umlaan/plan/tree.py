@@ -6,6 +6,8 @@ import os
 import shlex
 from typing import Any
 
+from umlaan.agent.visible import word
+
 Rows = dict[str, list[Any]]
 # Names the files that the tree came with; in the tree itself, so that both change in one rename.
 LIST = ".umlaan-files"
@@ -30,10 +32,12 @@ def reason(
     if bad and not found:
         return f"{node} {dest}: unpack dvs.tar.gz, the tree is missing"
     if bad:
-        shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        shown = ", ".join(map(word, bad[:3])) + (
+            f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        )
         return f"{node} {dest}: unpack dvs.tar.gz, {shown} differ from what was built"
     if leftovers:
-        return f"{node} {dest}: remove {', '.join(leftovers)}, left by a killed unpack"
+        return f"{node} {dest}: remove {', '.join(map(word, leftovers))}, left by a killed unpack"
     return None
 
 

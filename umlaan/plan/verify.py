@@ -6,6 +6,7 @@ from typing import Any
 
 from umlaan.agent import dvstables
 from umlaan.agent.patience import FEW
+from umlaan.agent.visible import word
 from umlaan.model.dvs import Dvs
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
@@ -13,6 +14,9 @@ from umlaan.plan import dvssides, exchanges
 from umlaan.plan.access import ssh_words
 from umlaan.plan.dvstables import side_by_side
 from umlaan.plan.node import interface_of
+
+# Faults of a whole pair stand in one detail.
+LONG = 2000
 
 
 def spec(lab: Lab, node: Node, dvs: Dvs | None, transport: str) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
     rows, more = _fewer(rows)
     head = {"what": name, "host": "host's view", "guest": "guest's view", "ok": None}
     cells = [
-        [str(row["what"]), str(row["host"]), str(row["guest"]), _mark(row["ok"])]
+        [word(row["what"]), word(row["host"]), word(row["guest"]), _mark(row["ok"])]
         for row in [head, *rows]
     ]
     widths = [max(len(line[i]) for line in cells) for i in range(4)]
@@ -103,9 +107,9 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         lines.append("  " + text.rstrip())
         if row.get("detail"):
-            lines.append(f"      {row['detail']}")
+            lines.append(f"      {word(row['detail'], LONG)}")
         if row.get("tables"):
-            lines += [f"      {text}" for text in side_by_side(*row["tables"])]
+            lines += [f"      {word(text, LONG)}" for text in side_by_side(*row["tables"])]
     return "\n".join(lines + ([f"  and {more} more pairs that are WRONG"] if more else []))
 
 
@@ -124,8 +128,9 @@ def _mark(ok: bool | None) -> str:
 def failures(name: str, rows: list[dict[str, Any]]) -> list[str]:
     """One line for each check that failed."""
     return [
-        f"{name}: {row['what']}: host {row['host'] or '-'}, guest {row['guest'] or '-'}"
-        + (f" ({row['detail']})" if row["detail"] else "")
+        f"{name}: {word(row['what'])}: host {word(row['host'] or '-')}, "
+        f"guest {word(row['guest'] or '-')}"
+        + (f" ({word(row['detail'], LONG)})" if row["detail"] else "")
         for row in rows
         if not row["ok"]
     ]
