@@ -12,6 +12,7 @@ import shlex
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from io import IOBase
 from typing import Any, Literal
 
@@ -38,11 +39,16 @@ from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.model.node import Node
 from umlaan.plan import node as plan
+from umlaan.plan import outspoken
 from umlaan.plan.access import fetches, mirrors, root_run_words, ssh_options, ssh_words
+from umlaan.plan.outspoken import LIMITS, Limits
 
 Way = Literal["root", "guest", "none"]
 # What was seen of a node is taken for what it is, unless something changed, for so many seconds.
 FRESH_S = 5.0
+# A look into a node is over in seconds; what umlaan itself has done there, in minutes.
+LOOK_S, WORK_S = 300, 3600
+SPARE_S = 15
 
 # Writes what it reads beside the file, then takes its place: old or new, never half.
 _PUT = """\
@@ -194,6 +200,12 @@ class UmlConnector(BaseConnector):
         words = root_run_words(node, command, read_only=read_only)
         return StringCommand(agent(self.carrier), *map(shlex.quote, words))
 
+    def _bounded(self, command: StringCommand, limits: Limits) -> StringCommand:
+        """The command, listened to on the lab host as long and as much as is allowed."""
+        words = outspoken.words(self.node.name, limits)
+        # A limit may be asked of the lab host's shell; the agent's own words begin with variables.
+        return StringCommand(*words, "env", command)
+
     def _as_this_host(self) -> BaseConnector:
         """The lab host's connection, printing under this host's name."""
         connector = copy.copy(self.carrier.connector)
@@ -201,15 +213,26 @@ class UmlConnector(BaseConnector):
         return connector
 
     def _run(
-        self, command: str, print_output: bool, before: str = "", after: str = "", **control: Any
+        self,
+        command: str,
+        print_output: bool,
+        before: str = "",
+        after: str = "",
+        limits: Limits = LIMITS,
+        **control: Any,
     ) -> tuple[bool, CommandOutput]:
         """Run by the way that was found; look once more where that is no longer the way."""
+        limits = replace(limits, seconds=control.get("_timeout") or self._patience())
+        if control.get("_timeout"):
+            # pyinfra's own stops listening and leaves the command alone: it comes second.
+            control["_timeout"] += SPARE_S
         for attempt in (1, 2):
             way = self.way()
             if way == "none":
                 return True, CommandOutput([])
             self._ran += 1
-            wrapped = StringCommand(before, self._wrapped(command, way), after)
+            bounded = self._bounded(self._wrapped(command, way), limits)
+            wrapped = StringCommand(before, bounded, after)
             status, output = self._as_this_host().run_shell_command(
                 wrapped, print_output=print_output, print_input=False, **control
             )
@@ -228,6 +251,16 @@ class UmlConnector(BaseConnector):
         """
         last = next(iter(reversed(output.stderr_lines)), "")
         return self.state.current_stage < StateStage.Execute and last == f"{MARK}{MISSING}"
+
+    def _patience(self) -> int:
+        """Seconds for a command without a _timeout; 0, no end, for what a user runs there."""
+        if self.state.current_stage < StateStage.Execute:
+            return self.look_seconds()
+        return 0
+
+    def look_seconds(self) -> int:
+        """What a look into the node may take, however slow it is."""
+        return max(LOOK_S, 2 * self.node.settings.boot_timeout)
 
     def _lost(self, way: Way, output: CommandOutput) -> bool:
         """True where the command did not run because the node was stopped or started meanwhile."""
@@ -318,10 +351,13 @@ class UmlConnector(BaseConnector):
             raise OSError(f"{self.node.name} does not exist yet")
         parcel = self._parcel()
         try:
-            script = f"cat {shlex.quote(remote_filename)}"
-            quoted = shlex.quote(parcel)
+            path, quoted = shlex.quote(remote_filename), shlex.quote(parcel)
             status, output = self._script(
-                script, before="umask 077;", after=f">{quoted}", **arguments
+                f"[ -f {path} ] || {{ echo {path} is no file >&2; exit 1; }}; cat {path}",
+                before="umask 077;",
+                after=f">{quoted}",
+                limits=outspoken.file_for(f"{self.node.state_dir}/run"),
+                **arguments,
             )
             if not status:
                 raise OSError(output.stderr or f"{remote_filename} cannot be read")
@@ -332,18 +368,24 @@ class UmlConnector(BaseConnector):
             echo(f"{self.host.print_prefix}file downloaded: {remote_filename}", err=True)
         return True
 
-    def feed(self, script: str, path: str) -> tuple[bool, CommandOutput]:
+    def feed(self, script: str, path: str, seconds: int) -> tuple[bool, CommandOutput]:
         """Run a script in the node with a file of the lab host as its standard input."""
         try:
-            return self._script(script, after=f"<{shlex.quote(path)}")
+            return self._script(script, after=f"<{shlex.quote(path)}", _timeout=seconds)
         except OSError as error:
             return self._refused(error, False)
 
     def _script(
-        self, script: str, before: str = "", after: str = "", **arguments: Any
+        self,
+        script: str,
+        before: str = "",
+        after: str = "",
+        limits: Limits = LIMITS,
+        **arguments: Any,
     ) -> tuple[bool, CommandOutput]:
         control = extract_control_arguments(arguments)  # type: ignore[arg-type]
         unix_command = make_unix_command_for_host(
             self.state, self.host, StringCommand(script), **arguments
         )
-        return self._run(unix_command.get_raw_value(), False, before, after, **control)
+        command = unix_command.get_raw_value()
+        return self._run(command, False, before, after, limits, **control)

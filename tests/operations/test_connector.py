@@ -42,6 +42,18 @@ def node_host(
     return node, inventory.get_host(LAB).connector.executed_commands
 
 
+def inner(command: str) -> list[str]:
+    """The words that are listened to: behind the limits."""
+    words = shlex.split(command)
+    assert words[:2] == ["perl", "-e"] and words[3] == "node1"
+    return words[words.index("env") + 1 :]
+
+
+def limits_of(command: str) -> list[str]:
+    """Bytes, lines and seconds that it may take."""
+    return shlex.split(command)[4:7]
+
+
 def test_connecting_asks_nothing() -> None:
     node, ran = node_host(DOWN)
     assert node.connected
@@ -52,7 +64,7 @@ def test_a_stopped_node_is_entered_through_its_root() -> None:
     node, ran = node_host(DOWN, **{"root-run": "node1"})
     status, output = node.run_shell_command(StringCommand("cat", "/etc/hostname"))
     assert (status, output.stdout) == (True, "node1")
-    assert shlex.split(ran[-1]) == [
+    assert inner(ran[-1]) == [
         "umlaan-agent",
         "root-run",
         "--root",
@@ -75,7 +87,7 @@ def test_a_plan_only_reads() -> None:
 def test_a_node_that_is_up_is_entered_through_the_guest() -> None:
     node, ran = node_host(UP)
     node.run_shell_command(StringCommand("cat", "/etc/hostname"))
-    words = shlex.split(ran[-1])
+    words = inner(ran[-1])
     assert words[:4] == ["ip", "netns", "exec", "umlaan"]
     assert "ControlMaster=auto" in words
     assert words[-2:] == ["root@192.168.1.101", "sh -c 'cat /etc/hostname'"]
@@ -175,12 +187,27 @@ def test_a_file_is_fetched_through_the_lab_host() -> None:
     fetch = next(command for command in ran if "root@" in command)
     assert fetch.startswith("umask 077;")
     assert "cat /etc/hostname" in fetch
+    # As much as half of what is free where it is put.
+    assert "df -B1 --output=avail /var/lib/umlaan/umlaan/run" in fetch
+
+
+@pytest.mark.parametrize("row", [UP, DOWN])
+def test_what_a_node_says_has_a_limit_and_a_plan_s_look_a_deadline(row: dict[str, Any]) -> None:
+    node, ran = node_host(row, StateStage.Prepare)
+    node.run_shell_command(StringCommand("true"))
+    assert limits_of(ran[-1]) == [str(32 << 20), "500000", "300"]
+    # What a user runs may take its time, unless the user says how much.
+    node, ran = node_host(row)
+    node.run_shell_command(StringCommand("true"))
+    assert limits_of(ran[-1])[2] == "0"
+    node.run_shell_command(StringCommand("true"), _timeout=40)
+    assert limits_of(ran[-1])[2] == "40"
 
 
 def test_packages_are_fetched_by_the_lab_host_s_way_out() -> None:
     node, ran = node_host(UP)
     node.run_shell_command(StringCommand("apt-get -y install tree"))
-    assert shlex.split(ran[-1])[1:4] == ["outward", "umlaan", "ssh"]
+    assert inner(ran[-1])[1:4] == ["outward", "umlaan", "ssh"]
     node.run_shell_command(StringCommand("dpkg -l"))
     assert "outward" not in ran[-1]
 
@@ -192,7 +219,7 @@ def test_mirrors_of_the_data_are_named_to_the_way_out() -> None:
     }
     node, ran = node_host(UP, data=own)
     node.run_shell_command(StringCommand("apt-get -y install tree"))
-    words = shlex.split(ran[-1])
+    words = inner(ran[-1])
     assert words[1:3] == ["outward", "umlaan"]
     assert words[3:6] == ["https://packages.example/apt", "http://10.9.8.7:3142/debian", "ssh"]
     node, ran = node_host(DOWN, data=own)

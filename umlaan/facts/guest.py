@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
 from umlaan.facts.base import JsonFact
@@ -23,7 +24,10 @@ class GuestLook(FactBase[look.Look]):
 
     def process(self, output: list[str]) -> look.Look:
         """A Look; an empty machine is one without any file."""
-        return look.parse(output)
+        try:
+            return look.parse(output)
+        except look.NoLook as fault:
+            raise FactProcessError(f"what it says of its files is not taken: {fault}") from None
 
 
 def look_into(host: Host, dest: str | None) -> look.Look | None:
@@ -31,7 +35,7 @@ def look_into(host: Host, dest: str | None) -> look.Look | None:
     connector: Any = host.connector
     known = connector.recall(f"look {dest}")
     if known is None:
-        known = host.get_fact(GuestLook, dest)
+        known = host.get_fact(GuestLook, dest, _timeout=connector.look_seconds())
         connector.keep(f"look {dest}", known)
     return known  # type: ignore[no-any-return]
 

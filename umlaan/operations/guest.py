@@ -16,6 +16,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.agent.kmodules import PACKED
+from umlaan.connector import WORK_S
 from umlaan.facts.guest import LabSecrets, Space, TreeStamp, look_into
 from umlaan.model.dvs import Dvs
 from umlaan.model.node import Node
@@ -50,7 +51,7 @@ class FeedCommand(StringCommand):
     def execute(self, state: State, host: Host, connector_arguments: Any) -> Any:
         """Through the root or the guest, whichever way the node is reached."""
         connector: Any = host.connector
-        return connector.feed(self.get_raw_value(), self.path)
+        return connector.feed(self.get_raw_value(), self.path, WORK_S)
 
 
 def _look(node: Node) -> Look | None:
@@ -130,7 +131,7 @@ def identity(node: Node) -> Commands:
         yield from fail(lack)
         return
     yield FileUploadCommand(io.BytesIO(plan.as_tar(changes)), plan.PARCEL)
-    yield StringCommand(plan.install_script(changes))
+    yield StringCommand(plan.install_script(changes), _timeout=WORK_S)
 
 
 def _sshd(node: Node) -> Commands:
@@ -138,7 +139,7 @@ def _sshd(node: Node) -> Commands:
     if lack := _lack(node, "/", (userroot.SSHD_BYTES, SMALL), "openssh-server"):
         yield from fail(lack)
         return
-    yield StringCommand(_INSTALL_SSHD)
+    yield StringCommand(_INSTALL_SSHD, _timeout=WORK_S)
 
 
 @operation()
@@ -173,7 +174,7 @@ def dvs_tree(node: Node, dvs: Dvs) -> Commands:
         return
     why(reason)
     if not tree_plan.differing(manifest, found.tree):
-        yield StringCommand(tree_plan.clean_script(dvs.dest))
+        yield StringCommand(tree_plan.clean_script(dvs.dest), _timeout=WORK_S)
         return
     need = tree_plan.unpacked(stamp["bytes"], len(manifest))
     if lack := _lack(node, dvs.dest, need, dvs.dest):
@@ -205,7 +206,7 @@ def modules(node: Node) -> Commands:
         why(reason)
     if change.install is None:
         if change.reasons:
-            yield StringCommand(guestmodules.clean_script(change))
+            yield StringCommand(guestmodules.clean_script(change), _timeout=WORK_S)
         return
     packed = kernel["packed"]
     need = tree_plan.unpacked(packed["bytes"], packed["entries"])

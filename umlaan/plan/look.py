@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shlex
 import tarfile
 from dataclasses import dataclass, field
 
+from umlaan.agent.bounded import size
+from umlaan.agent.visible import word
 from umlaan.plan import guestmodules, tree
 
 SSHD = "usr/sbin/sshd"
@@ -20,6 +23,9 @@ IFUP = "sbin/ifup"
 NETWORKD = "lib/systemd/systemd-networkd"
 NETWORK_MANAGER = "etc/NetworkManager"
 SYSTEMD = "systemd"
+# Of the files that are asked for: settings, a page each.
+ONE_FILE, ALL_FILES, MANY = 1 << 20, 8 << 20, 10_000
+_COUNT = re.compile("[0-9]{1,18}")
 # Whether these are there decides how a user's root becomes a node.
 PROBES = (SSHD, SSHD_SNIPPETS, IFUP, NETWORKD, NETWORK_MANAGER, "etc/os-release")
 # A superset of what umlaan may write in a root: one question serves all.
@@ -61,6 +67,10 @@ class Look:
         return SYSTEMD in self.exists
 
 
+class NoLook(Exception):
+    """What a node says of its files is too much, or none of that."""
+
+
 def script(dest: str | None) -> str:
     """The command; dest is where the DVS tree stands, None without one."""
     lines = [
@@ -75,16 +85,38 @@ def script(dest: str | None) -> str:
 
 
 def parse(output: list[str]) -> Look:
-    """What the command printed; nothing at all is a machine without any file."""
+    """What the command printed; nothing at all is a machine without any file. NoLook if neither."""
     if not output:
         return Look(empty=True)
+    try:
+        return _parsed(output)
+    except (ValueError, IndexError, tarfile.TarError, OSError) as fault:
+        raise NoLook(word(fault)) from None
+
+
+def _files(data: bytes) -> dict[str, tuple[int, bytes]]:
+    """The files of a tar: each is judged by its header before a byte of it is taken."""
     files: dict[str, tuple[int, bytes]] = {}
-    if output[0]:
-        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(output[0]))) as archive:
-            for member in archive:
-                taken = archive.extractfile(member) if member.isfile() else None
-                if taken is not None:
-                    files[member.name] = (member.mode & 0o7777, taken.read())
+    left = ALL_FILES
+    # Never a compressed one, which may be any size inside.
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for count, member in enumerate(archive):
+            left -= member.size
+            if not 0 <= member.size <= ONE_FILE or left < 0:
+                raise NoLook(
+                    f"/{word(member.name, 80)} has {member.size} bytes, "
+                    f"{size(ONE_FILE)} are taken of a file and {size(ALL_FILES)} of all"
+                )
+            if count >= MANY or member.issparse():
+                raise NoLook(f"/{word(member.name, 80)}: no file of its kind is taken")
+            taken = archive.extractfile(member) if member.isreg() else None
+            if taken is not None:
+                files[member.name] = (member.mode & 0o7777, taken.read(ONE_FILE))
+    return files
+
+
+def _parsed(output: list[str]) -> Look:
+    files = _files(base64.b64decode(output[0])) if output[0] else {}
     exists, leftovers = set(), []
     modules: dict[str, guestmodules.Release] = {}
     rows: tree.Rows = {}
@@ -114,6 +146,6 @@ def space_script(path: str) -> str:
 def parse_space(output: list[str]) -> tuple[int, int] | None:
     """(bytes, inodes), None where nothing was said; "-" for inodes: they never run out."""
     words = output[-1].split() if output else []
-    if len(words) != 2 or not words[0].isdigit():
+    if len(words) != 2 or not _COUNT.fullmatch(words[0]):
         return None
-    return int(words[0]), int(words[1]) if words[1].isdigit() else 1 << 40
+    return int(words[0]), int(words[1]) if _COUNT.fullmatch(words[1]) else 1 << 40
