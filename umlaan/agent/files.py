@@ -61,13 +61,7 @@ def read_json(path: str) -> Any:
 
 def read_short(path: str, limit: int = 64) -> bytes:
     """A small file that a guest may have put there: no link, no device, no more than it should."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no plain file")
-        return os.read(descriptor, limit)
-    finally:
-        os.close(descriptor)
+    return bounded.read(path, limit, follow=False)
 
 
 def fault_of(error: OSError, what: str) -> str:

@@ -14,6 +14,7 @@ from pyinfra import logger
 from pyinfra.api.command import FileUploadCommand, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
+from pyinfra.context import state as context_state
 
 from umlaan.agent.kmodules import PACKED
 from umlaan.connector import WORK_S
@@ -57,7 +58,10 @@ class FeedCommand(StringCommand):
 def _look(node: Node) -> Look | None:
     """One look for all operations of the node; at a plan, what is not there yet is empty."""
     dvs = lab().settings(f"@uml/{node.name}").dvs
-    return look_into(context_host, dvs.dest if dvs else None)
+    found = look_into(context_host, dvs.dest if dvs else None)
+    if found is None and context_host in context_state.failed_hosts:
+        why(f"{node.name}: its files are not looked at, what it says of them is refused")
+    return found
 
 
 SMALL = 64  # inodes for a few files, whatever they are
