@@ -13,6 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = f"net{os.getpid()}"
 NAMESPACE = f"umlaan-{LAB}"
+USER = f"umlaan-{LAB}"
 
 STORIES = {
     "connect": "network.tap() if '@uml' in host.groups else network.bridge()\n",
@@ -79,3 +80,4 @@ def in_namespace(folder: Path) -> Iterator[Scratch]:
         yield Scratch(folder, NAMESPACE)
     finally:
         sh(f"ip netns del {NAMESPACE} 2>/dev/null || true; rm -rf /etc/netns/{NAMESPACE}")
+        sh(f"! getent passwd {USER} || userdel {USER}")

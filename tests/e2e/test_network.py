@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.scratch import LAB, NAMESPACE, REPOSITORY, Scratch, in_namespace, sh
+from tests.e2e.scratch import LAB, NAMESPACE, REPOSITORY, USER, Scratch, in_namespace, sh
 from umlaan.model.lab import HostData, build_lab
-from umlaan.plan.network_state import Wanted, wanted_of
+from umlaan.plan import labuser
+from umlaan.plan.network_state import Found, Wanted, wanted_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 
@@ -25,6 +26,13 @@ def wanted(lab: Scratch) -> Wanted:
     rows += [HostData(f"@uml/node{n}", True, lab.data) for n in lab.nodes]
     model = build_lab(rows)
     return wanted_of(model.hosts[0], model.nodes, model.peers())
+
+
+def make_user(lab: Scratch) -> str:
+    """The command that makes the user whose the taps are."""
+    found = Found(namespace="missing")
+    (change,) = labuser.changes(wanted(lab), found)
+    return change.shell("umlaan-agent")
 
 
 @pytest.fixture
@@ -42,6 +50,7 @@ def test_up_drift_and_away(lab: Scratch) -> None:
         "@local bridge br0: make, it is missing",
         "@local link eth0 of node0: make, it is missing",
         f"@local network namespace {NAMESPACE}: make, it is missing",
+        f"@local user {USER}: make, the lab's UMLs run as it",
         "@uml/node1 route to node1 (192.168.1.101): add over br0, it is missing",
         "@uml/node1 tap HTAP: make, it is missing",
         "@uml/node2 route to node2 (192.168.1.102): add over br0, it is missing",
@@ -73,6 +82,11 @@ def test_up_drift_and_away(lab: Scratch) -> None:
         ),
         (f"{ip} link set HTAP nomaster", [f"{one} tap HTAP: enslave to br0, it is detached"]),
         (f"{ip} link del HTAP2", [f"{two} tap HTAP2: make, it is missing"]),
+        (
+            f"PYTHONPATH={REPOSITORY} {exec_} {sys.executable} -S -c "
+            "'from umlaan.agent import tap; tap.give(\"HTAP\", 0)'",
+            [f"{one} tap HTAP: user root → {USER}"],
+        ),
         (f"{ip} link set HTAP down", [f"{one} tap HTAP: up, it is down"]),
         (  # a bridge follows its ports down
             f"{ip} link set HTAP mtu 1400",
@@ -128,6 +142,7 @@ def test_up_drift_and_away(lab: Scratch) -> None:
     assert reasons == [
         f"@local /etc/netns/{NAMESPACE}/hosts: remove",
         f"@local network namespace {NAMESPACE}: remove, with HTAP, br0, eth0",
+        f"@local user {USER}: remove",
     ]
     assert lab.run("disconnect")[0] == []
     assert NAMESPACE not in sh("ip netns list")
@@ -243,7 +258,7 @@ def test_a_run_killed_anywhere_is_made_whole(lab: Scratch) -> None:
     assert len(commands) > 15, commands
     whole = None
     for count in range(1, len(commands)):
-        sh("\n".join(commands[:count]))
+        sh("\n".join([make_user(lab), *commands[:count]]))
         reasons, done = lab.run()
         assert done.returncode == 0, f"after {count} commands: {done.stdout}"
         assert lab.run()[0] == [], f"second run after {count} commands"
@@ -259,6 +274,8 @@ def test_the_boot_script_leaves_nothing_to_do(lab: Scratch) -> None:
 
     script = lab.folder / "network.sh"
     script.write_text(boot_script(wanted(lab)))
+    # It outlives a boot.
+    sh(make_user(lab))
     sh(f"sh {script}; sh {script}")
     assert lab.run()[0] == [
         f"@local /etc/netns/{NAMESPACE}/hosts: add the lab's nodes: node0, node1, node2"
@@ -274,16 +291,22 @@ def test_both_readers_agree(lab: Scratch) -> None:
     lab.run()
     sh(f"ip -n {NAMESPACE} link add dev v0 type veth peer name v1")
     sh(f"ip -n {NAMESPACE} link set v0 up; ip -n {NAMESPACE} addr add 10.1.2.3/16 dev v0")
-    files = ("/etc/hosts",)
     command = [sys.executable, "-S", "-m", "umlaan.agent", "network", "read", NAMESPACE]
+    files, accounts = wanted(lab).files, wanted(lab).accounts
     done = subprocess.run(
-        [*command, *(f"--file={path}" for path in files)],
+        [
+            *command,
+            *(f"--file={path}" for path in files),
+            *(f"--account={name}" for name in accounts),
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         check=True,
     )
     by_ip = parse_found(json.loads(done.stdout))
-    assert by_ip == parse_found(_read_here(NAMESPACE, files, ""))
+    assert by_ip == parse_found(_read_here(wanted(lab), ""))
+    assert by_ip.links["HTAP"].owner == USER
+    assert by_ip.accounts[USER].comment == f"umlaan lab {LAB}"
     assert set(by_ip.links) == {"lo", "br0", "eth0", "HTAP", "HTAP2", "v0", "v1"}
     assert by_ip.links["HTAP"].tx is False
     assert reader.namespace_state("umlaan-no-such") == "missing"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.scratch import LAB, NAMESPACE, Scratch, in_namespace, sh
+from tests.e2e.scratch import LAB, NAMESPACE, USER, Scratch, in_namespace, sh
 
 HOST = f"umlaan-{LAB}h"
 
@@ -28,7 +28,7 @@ def host(tmp_path: Path) -> Iterator[Scratch]:
     (folder / "hosts").write_text("127.0.0.1\tlocalhost\n127.0.1.1\tnode0\n")
     sh(f"ip netns add {HOST}; ip -n {HOST} link set lo up")
     yield Scratch(tmp_path, None, HOST)
-    sh(f"ip netns del {HOST}; rm -rf {folder}")
+    sh(f"ip netns del {HOST}; rm -rf {folder}; ! getent passwd {USER} || userdel {USER}")
 
 
 def test_the_procedures_way_on_the_host_itself(host: Scratch) -> None:
@@ -55,6 +55,7 @@ def test_the_procedures_way_on_the_host_itself(host: Scratch) -> None:
         "@local link HTAP2: remove",
         "@local link HTAP: remove",
         "@local link br0: remove",
+        f"@local user {USER}: remove",
     ]
     assert host.run("disconnect")[0] == []
     assert names.read_text() == old
