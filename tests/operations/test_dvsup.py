@@ -81,15 +81,13 @@ def test_a_bare_side_gets_everything_in_one_order() -> None:
     bare["dcs"] = {"0": {"pid": None, "fault": "/run/umlaan/DC0.sh names no init"}}
     commands, reasons = up(1, bare)
     assert reasons == [
-        "node1: write the DVS's scripts and services, 5 files",
+        "node1: write the DVS's scripts and services, 3 files",
         "node1: initialise the DVS, /run/sample-dvs/info is not there",
         "node1: make DC0, /run/umlaan/DC0.sh names no init",
     ]
     order = order_of(commands[0], "up")
     assert sorted(order["files"]) == [
-        "/etc/umlaan/dvs/dvs-join/log/run",
         "/etc/umlaan/dvs/dvs-join/run",
-        "/etc/umlaan/dvs/dvs-proxy-node0/log/run",
         "/etc/umlaan/dvs/dvs-proxy-node0/run",
         "/etc/umlaan/dvs/up",
     ]

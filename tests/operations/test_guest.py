@@ -15,6 +15,7 @@ from umlaan.model.lab import HostData, Lab, build_lab
 from umlaan.operations import guest as operations
 from umlaan.plan import guest as plan
 from umlaan.plan import userroot
+from umlaan.plan.dvssides import sides
 from umlaan.plan.guestmodules import Release
 from umlaan.plan.look import IFUP, INTERFACES, SSHD, SSHD_SNIPPETS, Look
 
@@ -34,7 +35,7 @@ def wanted(data: dict[str, Any], found: Look) -> list[plan.GuestFile]:
     lab, keys = lab_of(data), plan.Secrets(**KEYS)
     given = plan.values(lab, lab.node("node1"), "eth0", keys)
     if data is DATA:
-        return plan.made_files(given, keys)
+        return [*plan.made_files(given, keys), *plan.service_files(sides(lab)[1])]
     return userroot.files(given, keys, found)
 
 
@@ -97,6 +98,16 @@ def run(
 
 def test_a_made_root_with_its_identity_is_left_alone() -> None:
     assert run(operations.identity, Look(whole(DATA, Look())), DATA) == ([], [])
+
+
+def test_the_dvs_services_are_put_into_a_root_that_is_stopped_and_not_into_a_guest() -> None:
+    """A boot starts them; in a guest that runs their own stage starts anew what it changes."""
+    commands, _ = run(operations.identity, Look(), DATA)
+    assert "place etc/umlaan/dvs/dvs-proxy-node0/run" in commands[1]
+    assert "/etc/service/$n" in commands[1]
+    running = {**ROW, "running": True, "answers": True}
+    commands, _ = run(operations.identity, Look(), DATA, row=running)
+    assert "etc/umlaan/dvs" not in commands[1] and "/etc/service/" not in commands[1]
 
 
 def test_one_edited_file_is_written_and_no_other() -> None:

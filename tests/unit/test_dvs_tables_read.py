@@ -17,6 +17,10 @@ NODES = """ID Flags Proxies -pxsent- -pxrcvd- 10987654321098765432109876543210 N
  0     6      -1        0        0 -------------------------------X node0
  1     E       1      587      276 ------------------------------X- node1
 """
+PROXIES = """Proxies Flags Sender Receiver --Proxies_Name- 10987654321098765432109876543210
+      1     7  12498    12499           node1 ------------------------------X-
+      2     3  12498    12499           node2 -----------------------------X--
+"""
 SIDE: dict[str, Any] = {
     "name": "node1",
     "place": "guest",
@@ -41,8 +45,10 @@ def lacking(folder: Path, *joins: tuple[int, int]) -> tuple[int, list[str]]:
         "name": "node1",
         "environment": {},
         "namespace": None,
+        "place": "host",
+        "dcs": [],
     }
-    head, _, _ = render("dvs/join.j2", side=side).partition(f"\n{folder}/up || exit 1\n")
+    head, _, _ = render("dvs/join.j2", side=side, log=None).partition("\nready || UMLAAN_SERVICE=1")
     done = subprocess.run(["sh", "-c", f"{head}\nlacking"], check=False, capture_output=True)
     assert done.stderr == b""
     return done.returncode, done.stdout.decode().split()
@@ -50,10 +56,16 @@ def lacking(folder: Path, *joins: tuple[int, int]) -> tuple[int, list[str]]:
 
 def test_joined_is_said_of_a_whole_table_only(tmp_path: Path) -> None:
     table = tmp_path / "nodes"
+    proxies = tmp_path / "proxies" / "info"
+    proxies.parent.mkdir()
+    proxies.write_text(PROXIES)
     assert lacking(tmp_path, (1, 1)) == (2, [])
     table.write_text(NODES)
     assert lacking(tmp_path, (1, 1)) == (0, [])
-    assert lacking(tmp_path, (1, 0), (0, 0), (1, 1), (2, 0)) == (0, ["1", "4"])
+    # Those whose proxy is connected may be joined now; who reads an empty table knows of none.
+    assert lacking(tmp_path, (1, 0), (0, 0), (1, 1), (2, 0)) == (0, ["+1", "-4"])
+    proxies.write_text("")
+    assert lacking(tmp_path, (1, 0), (0, 0), (1, 1), (2, 0)) == (0, ["-1", "-4"])
     table.write_text("")
     assert lacking(tmp_path, (1, 1)) == (3, [])
 

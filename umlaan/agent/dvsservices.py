@@ -45,17 +45,27 @@ def packed(files: dict[str, str]) -> bytes:
 def write(side: Side, files: dict[str, str]) -> None:
     """Write files beside, rename each into place."""
     folder = shlex.quote(side["folder"])
+    inside = [path for path in files if path.startswith(f"{side['folder']}/")]
     lines = [
         "set -e",
-        f"mkdir -p {folder}",
-        f"new=$(mktemp -d {folder}/.new.XXXXXX)",
+        f"mkdir -p {shlex.quote(os.path.dirname(side['folder']))}",
+        f"new=$(mktemp -d {folder}.new.XXXXXX)",
         "trap 'rm -rf \"$new\"' EXIT",
         'tar -xpf - --no-same-owner -C "$new"',
+        # The first time as a whole: in a guest each file on its own would cost two processes.
+        f'if [ ! -e {folder} ]; then mv "$new"{folder} {folder}; else :',
+        *_renamed(inside),
+        "fi",
+        *_renamed([path for path in files if path not in inside]),
     ]
-    for path in files:
-        lines.append(f"mkdir -p {shlex.quote(os.path.dirname(path))}")
-        lines.append(f'mv -f "$new"{shlex.quote(path)} {shlex.quote(path)}')
     there(side, "write its services", "\n".join(lines), packed(files))
+
+
+def _renamed(paths: list[str]) -> list[str]:
+    """Each unpacked file renamed into its place."""
+    folders = sorted({shlex.quote(os.path.dirname(path)) for path in paths})
+    lines = [f"mkdir -p {' '.join(folders)}"] if folders else []
+    return lines + [f'mv -f "$new"{shlex.quote(path)} {shlex.quote(path)}' for path in paths]
 
 
 def follow(side: Side, kind: str, order: dict[str, Any]) -> None:
@@ -76,23 +86,32 @@ def follow(side: Side, kind: str, order: dict[str, Any]) -> None:
         there(side, "start its services", "\n".join([*lines, "true"]))
         return
     if kind == "runit":
-        for name in side["services"]:
-            path = f"{folder}/{name}"
-            lines.append(
-                f"[ -L {path}/supervise ] || {{ mkdir -p {path}/log; "
-                f"ln -sfn /run/runit/supervise/{name} {path}/supervise; "
-                f"ln -sfn /run/runit/supervise/{name}.log {path}/log/supervise; }}"
-            )
-            lines.append(f"[ -L /etc/service/{name} ] || ln -sfn {path} /etc/service/{name}")
+        names = " ".join(side["services"])
+        lines += service_links(side)
         # A service that runsvdir has not seen yet starts with its new file anyway.
-        lines += [f"sv -w 7 force-restart {name} >/dev/null 2>&1" for name in changed]
-        lines += [f"sv up {name} >/dev/null 2>&1" for name in side["services"]]
+        if changed:
+            lines.append(f"sv -w 7 force-restart {' '.join(changed)} >/dev/null 2>&1")
+        if names:
+            lines.append(f"sv up {names} >/dev/null 2>&1")
     else:
         units = {name: dvslook.unit(side, name) for name in ["dvs-up", *side["services"]]}
         lines = [f"systemctl enable --quiet {' '.join(units.values())}"]
         lines += [f"systemctl restart {units[name]}" for name in changed if name in units]
         lines += [f"systemctl start {' '.join(units.values())}"]
     there(side, "start its services", "\n".join([*lines, "true"]))
+
+
+def service_links(side: Side) -> list[str]:
+    """What runit needs beside the scripts: few processes, a guest's cost 21 ms each."""
+    if not side["services"]:
+        return []
+    return [
+        # An older umlaan had a log process for each service.
+        f"for n in {' '.join(side['services'])}; do p={shlex.quote(side['folder'])}/$n; "
+        "[ ! -d $p/log ] || rm -rf $p/log; "
+        "[ -L $p/supervise ] || ln -sfn /run/runit/supervise/$n $p/supervise; "
+        "[ -L /etc/service/$n ] || ln -sfn $p /etc/service/$n; done"
+    ]
 
 
 def again(side: Side, kind: str, name: str) -> None:

@@ -45,7 +45,7 @@ def command(
     if what == "proxy" and node is not None:
         one = session.node(node)
         shell = (
-            f'set -- {GUEST_LOGS}/dvs-*/current; [ -e "$1" ] || set -- {GUEST_LOGS}/dvs-*.log; '
+            f"set -- {GUEST_LOGS}/dvs-*.log; "
             '[ -e "$1" ] || '
             f"{{ echo '{one.name} has no logs of proxies' >&2; exit 1; }}; exec {tail} \"$@\""
         )

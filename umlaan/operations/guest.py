@@ -27,6 +27,7 @@ from umlaan.plan import guest as plan
 from umlaan.plan import guestmodules, userroot
 from umlaan.plan import node as node_plan
 from umlaan.plan import tree as tree_plan
+from umlaan.plan.dvssides import sides
 from umlaan.plan.look import SSHD, Look
 
 if TYPE_CHECKING:
@@ -107,11 +108,13 @@ def identity(node: Node) -> Commands:
     if found is None and executing():
         yield from fail(f"{node.name}: its files cannot be read")
         return
-    found = found or Look()
+    found, side = found or Look(), None
     keys = plan.Secrets(**secrets)
     given = plan.values(lab(), node, node_plan.interface_of(transport), keys)
     if node.root.made is not None:
-        wanted = plan.made_files(given, keys)
+        # One that runs has them from the DVS's own stage, which starts anew what it changes.
+        side = None if row["running"] else sides(lab()).get(node.number)
+        wanted = [*plan.made_files(given, keys), *plan.service_files(side)]
     else:
         if refused := userroot.refusal(node, found) if found.files else None:
             yield from fail(refused)
@@ -135,7 +138,7 @@ def identity(node: Node) -> Commands:
         yield from fail(lack)
         return
     yield FileUploadCommand(io.BytesIO(plan.as_tar(changes)), plan.PARCEL)
-    yield StringCommand(plan.install_script(changes), _timeout=WORK_S)
+    yield StringCommand(plan.install_script(changes, side), _timeout=WORK_S)
 
 
 def _sshd(node: Node) -> Commands:

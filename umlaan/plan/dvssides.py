@@ -166,7 +166,9 @@ class _Maker:
             "log": self.log,
             "dcs": dcs,
             "peers": peers,
-            "services": [p["service"] for p in peers] + (["dvs-join"] if joins else []),
+            # In a guest it turns the logs as well.
+            "services": [p["service"] for p in peers]
+            + (["dvs-join"] if joins or (peers and not host) else []),
             "patience": _patience(one),
             "start_timeout": programs.start_timeout,
             "connect_timeout": programs.connect_timeout,
@@ -174,7 +176,9 @@ class _Maker:
             "init_end": programs.init_end
             and self.exported(self.inside(programs.init_dir, programs.init_end)),
         }
-        out["files"] = self._files(out, joins)
+        out["files"] = self._files(out, joins, log=False)
+        # Under runit a service has no log process: it appends to a file of its own.
+        out["logging"] = {} if host else self._files(out, joins, log=True)
         return out
 
     def _dc(self, dcid: int) -> dict[str, Any]:
@@ -228,7 +232,7 @@ class _Maker:
             self.inside(folder, self.programs.unbind, dcid=dcid, endpoint=endpoint)
         )
 
-    def _files(self, side: Side, joins: list[dict[str, Any]]) -> dict[str, str]:
+    def _files(self, side: Side, joins: list[dict[str, Any]], *, log: bool) -> dict[str, str]:
         programs, folder = self.programs, self.folder
         guest = side["place"] == "guest"
         values = {
@@ -250,12 +254,19 @@ class _Maker:
         for peer in side["peers"]:
             assert programs.proxy is not None
             command = self.filled(programs.proxy, **_remote(peer))
-            files[f"{folder}/{peer['service']}/run"] = render(
-                "dvs/proxy.j2", side=values, peer={**peer, "command": command}
+            service = peer["service"]
+            own = _log(side, service) if log else None
+            files[f"{folder}/{service}/run"] = render(
+                "dvs/proxy.j2", side=values, peer={**peer, "command": command}, log=own
             )
-        if joins:
-            files[f"{folder}/dvs-join/run"] = render("dvs/join.j2", side=values)
+        if "dvs-join" in side["services"]:
+            own = _log(side, "dvs-join") if log else None
+            files[f"{folder}/dvs-join/run"] = render("dvs/join.j2", side=values, log=own)
         return files
+
+
+def _log(side: Side, service: str) -> str:
+    return f"{side['log']}/{service}.log"
 
 
 def _entries(config: dict[str, int | str]) -> list[tuple[str, str]]:
@@ -289,12 +300,8 @@ def unbind_command(lab: Lab, number: int, dcid: int, endpoint: int) -> str | Non
 
 def files_of(side: Side, kind: str) -> dict[str, str]:
     """{path: text} of all that stands on a side under one kind of supervision."""
-    files = dict(side["files"])
-    if kind == "runit":
-        for name in side["services"]:
-            log = f"{side['log']}/{name}"
-            files[f"{side['folder']}/{name}/log/run"] = render("dvs/log.j2", log=log)
-    elif kind == "sysvinit" and side["services"]:
+    files = dict(side["logging"] if kind == "runit" else side["files"])
+    if kind == "sysvinit" and side["services"]:
         files[f"{side['folder']}/keep"] = render("dvs/keep.j2", side=side)
         path = sysvinit.block_path(side["folder"])
         files[path] = sysvinit.block(side["folder"], side["services"])
@@ -325,7 +332,7 @@ def digest(text: str) -> str:
 
 def asked(side: Side) -> Side:
     """What the agent needs to look at a side: no texts, so that the question stays small."""
-    return {key: value for key, value in side.items() if key != "files"}
+    return {key: value for key, value in side.items() if key not in ("files", "logging")}
 
 
 _LIGHT = (

@@ -103,7 +103,8 @@ struct slot {
 struct dvs {                    /* the same bytes in 32 and 64 bits */
 	char magic[16], boot[40], name[NAMELEN];
 	int32_t nodeid, flags;
-	uint32_t debug, unused;
+	uint32_t debug;
+	uint32_t told;          /* the second in which the counters were last written to the table */
 	struct node nodes[NR_NODES];
 	struct proxy proxies[NR_NODES];
 	struct dc dcs[NR_DCS];
@@ -119,6 +120,8 @@ int dvs_init(int nodeid, const char *name, uint32_t debug, int more_flags);
 int dvs_end(void);
 struct dvs *dvs_open(int *error);
 void dvs_close(struct dvs *dvs, int tables);
+struct dvs *dvs_keep(int *error);       /* the state, mapped for good, nobody locked out */
+void dvs_tell_counters(struct dvs *kept);
 int dvs_nodeid(void);
 bool dvs_sweep(struct dvs *dvs);
 void dvs_drop_proxy(struct dvs *dvs, int id);

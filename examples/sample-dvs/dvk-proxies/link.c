@@ -51,30 +51,56 @@ static void sleep_ms(int milliseconds)
 	nanosleep(&pause, NULL);
 }
 
-int link_tell(const struct link *link, unsigned set, unsigned clear, int sent, int received)
+/* Whether the row is this proxy's; if not it is another one's by now, or the DVS was ended. */
+static bool ours(const struct link *link, const struct proxy *proxy)
+{
+	return proxy->flags && proxy->main.pid == link->main.pid &&
+	       proxy->main.started == link->main.started;
+}
+
+int link_tell(const struct link *link, unsigned set, unsigned clear)
 {
 	struct proxy *proxy;
 	struct node *node;
 	struct dvs *dvs;
 	int error;
 
-	dvs = dvs_open(&error);
+	/* What is not told now nobody tells later: the pair would count as not joined for good. */
+	do
+		dvs = dvs_open(&error);
+	while (!dvs && error == EDVSBUSY && !stopped);
 	if (!dvs)
 		return error;
 	proxy = &dvs->proxies[link->remote];
 	node = &dvs->nodes[link->remote];
-	if (!proxy->flags || proxy->main.pid != link->main.pid ||
-	    proxy->main.started != link->main.started) {
-		dvs_close(dvs, T_NONE); /* the row is another proxy's by now, or the DVS was ended */
+	if (!ours(link, proxy)) {
+		dvs_close(dvs, T_NONE);
 		return EDVSNOTBIND;
 	}
 	proxy->flags = (proxy->flags | set) & ~clear;
 	node->flags = NODE_ATTACHED | (proxy->flags & PROXY_SENDER ? NODE_SENDER : 0) |
 		      (proxy->flags & PROXY_RECEIVER ? NODE_RECEIVER : 0);
-	node->sent += (unsigned)sent;
-	node->received += (unsigned)received;
-	dvs_close(dvs, set || clear ? T_NODES | T_PROXIES : T_NODES);
+	dvs_close(dvs, T_NODES | T_PROXIES);
 	return 0;
+}
+
+/* A beat: without a lock, and without a look at any process. */
+static void count(const struct link *link, bool sent)
+{
+	static struct dvs *dvs;
+	struct node *node;
+	int error;
+
+	if (!dvs)
+		dvs = dvs_keep(&error);
+	if (!dvs || !ours(link, &dvs->proxies[link->remote]))
+		return;
+	node = &dvs->nodes[link->remote];
+	if (sent)
+		node->sent++;
+	else
+		node->received++;
+	dvs_tell_counters(dvs);
 }
 
 static struct hello hello_of(const struct link *link)
@@ -101,7 +127,7 @@ static int beat(const struct link *link, int fd)
 			error = net_send(fd, &frame, NULL);
 			due = now + link->beat_ms / 1e3;
 			if (!error)
-				link_tell(link, 0, 0, 1, 0);
+				count(link, true);
 		}
 		if (!error && now - heard > link->deadline_ms / 1e3)
 			error = EDVSTIMEDOUT;
@@ -134,9 +160,9 @@ _Noreturn void link_sender(const struct link *link)
 			error = net_hello(fd, &hello);
 			if (!error) {
 				say(link, "sender", "connected");
-				link_tell(link, PROXY_SENDER, 0, 0, 0);
+				link_tell(link, PROXY_SENDER, 0);
 				error = beat(link, fd);
-				link_tell(link, 0, PROXY_SENDER, 0, 0);
+				link_tell(link, 0, PROXY_SENDER);
 				told = 0;
 			}
 			close(fd);
@@ -185,7 +211,7 @@ static int answer(const struct link *link, int fd)
 	if (!error)
 		error = net_send(fd, &frame, NULL);
 	if (!error)
-		link_tell(link, 0, 0, 0, 1);
+		count(link, false);
 	return error;
 }
 
@@ -211,7 +237,7 @@ _Noreturn void link_receiver(const struct link *link)
 			fd = newcomer;
 			heard = now_monotonic();
 			say(link, "receiver", "connected");
-			link_tell(link, PROXY_RECEIVER, 0, 0, 0);
+			link_tell(link, PROXY_RECEIVER, 0);
 			continue;
 		}
 		if (fd < 0)
@@ -224,11 +250,11 @@ _Noreturn void link_receiver(const struct link *link)
 		}
 		if (error) {
 			say(link, "receiver", "lost: error=%d: %s", error, dvk_strerror(error));
-			link_tell(link, 0, PROXY_RECEIVER, 0, 0);
+			link_tell(link, 0, PROXY_RECEIVER);
 			close(fd);
 			fd = -1;
 		}
 	}
-	link_tell(link, 0, PROXY_RECEIVER, 0, 0);
+	link_tell(link, 0, PROXY_RECEIVER);
 	_exit(0);
 }

@@ -12,8 +12,8 @@ struct link {
 	struct owner main;      /* the proxy's first process */
 };
 
-/* Sets and clears proxy flags (PROXY_SENDER, PROXY_RECEIVER), adds to the node's counters. */
-int link_tell(const struct link *link, unsigned set, unsigned clear, int sent, int received);
+/* Sets and clears proxy flags (PROXY_SENDER, PROXY_RECEIVER). */
+int link_tell(const struct link *link, unsigned set, unsigned clear);
 _Noreturn void link_sender(const struct link *link);
 _Noreturn void link_receiver(const struct link *link);
 

@@ -93,7 +93,7 @@ static void supervise(const struct link *link, int sender, int receiver, const s
 		while ((child = waitpid(-1, NULL, WNOHANG)) > 0) {
 			bool is_sender = child == sender;
 
-			link_tell(link, 0, is_sender ? PROXY_SENDER : PROXY_RECEIVER, 0, 0);
+			link_tell(link, 0, is_sender ? PROXY_SENDER : PROXY_RECEIVER);
 			printf("%.3f proxy: its %s, pid %d, died; started again\n", now_wall(),
 			       is_sender ? "sender" : "receiver", child);
 			nanosleep(&pause, NULL);
@@ -146,7 +146,7 @@ int main(int argc, char *argv[])
 		return EXIT_USAGE;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	link.beat_ms = (int)env_number("DVS_HEARTBEAT_MS", 500, 10, 60000);
+	link.beat_ms = (int)env_number("DVS_HEARTBEAT_MS", 1000, 10, 60000);
 	link.deadline_ms = (int)env_number("DVS_DEADLINE_MS", 3000, 30, 600000);
 	if (link.deadline_ms < 2 * link.beat_ms) {
 		fprintf(stderr, "DVS_DEADLINE_MS=%d: at least twice DVS_HEARTBEAT_MS=%d is needed\n",
