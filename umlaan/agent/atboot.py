@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from umlaan.agent import cgroup, itself, node, proc
@@ -37,6 +38,8 @@ WANTS = "/etc/systemd/system/multi-user.target.wants"
 ROOTS_S = 30.0
 STOP_S = (60.0, 150.0)
 BOOT_S = 180.0
+# Nodes that boot at once for each core of the machine.
+PER_CORE = 2
 SCOPED = "UMLAAN_SCOPED"
 
 
@@ -111,13 +114,23 @@ def up(lab: str, state_dir: str) -> None:
         with locked(lock_path(lab), f"at boot: {unit(lab)}"):
             orders = [order for order in noted(state_dir) if due(order)]
             await_roots(orders, ROOTS_S)
-            for order in orders:
-                subprocess.run(agent_words("node-start", order), check=False)
+            # As many boot at once as the machine can carry.
+            places = PER_CORE * (os.cpu_count() or 1)
+            with ThreadPoolExecutor(places) as pool:
+                for order in orders:
+                    pool.submit(_started, order, wait=len(orders) > places)
     except TimeoutError as error:
         # A run starts what is to be up by itself; systemctl enable --now comes from within one.
         print(f"nothing started: {error}", flush=True)
     run_folder()
     write_atomic(done_path(lab), f"{unit(lab)}\n".encode())
+
+
+def _started(order: dict[str, Any], *, wait: bool) -> None:
+    """Start a node; with wait the next one has its turn when it is up, or was given up."""
+    done = subprocess.run(agent_words("node-start", order), check=False)
+    if done.returncode == 0 and wait:
+        subprocess.run(agent_words("node-wait", order), check=False)
 
 
 def stop_s(order: dict[str, Any]) -> float:

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from umlaan.agent import bounded, dcfile, supervise, sysvinit
+from umlaan.agent.sharedlook import shared
 from umlaan.agent.visible import word
 
 Side = dict[str, Any]
@@ -272,8 +273,16 @@ def _silent(error: str) -> View:
     }
 
 
+def _with_others(side: Side) -> View:
+    """A look from now on, of this process or of another that asks the same."""
+    if not side["shell"] or not side.get("looks"):
+        return look(side)
+    wait = 2 * PATIENCE_S * slow(side)
+    return shared(side["looks"], side["name"], script(side), lambda: look(side), wait)
+
+
 def looks(sides: list[Side]) -> dict[str, View]:
     """Several sides at once, by name."""
     with concurrent.futures.ThreadPoolExecutor(max(1, len(sides))) as pool:
-        found = pool.map(look, sides)
+        found = pool.map(_with_others, sides)
     return {side["name"]: view for side, view in zip(sides, found, strict=True)}

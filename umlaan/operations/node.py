@@ -18,7 +18,7 @@ from umlaan.agent.patience import CAP
 from umlaan.facts.base import agent
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
-from umlaan.operations import pending
+from umlaan.operations import pending, waves
 from umlaan.operations.common import (
     LabCommand,
     carrier,
@@ -44,9 +44,17 @@ class NodeCommand(LabCommand):
     """Changes whether a node runs; like every command on its lab host it has @uml look again."""
 
 
-def _command(verb: str, order: dict[str, Any]) -> NodeCommand:
+class StartCommand(waves.First, NodeCommand):
+    """Starts a node when its turn has come."""
+
+
+class WaitCommand(waves.Last, NodeCommand):
+    """Waits for a node that was started."""
+
+
+def _command(kind: type[NodeCommand], verb: str, order: dict[str, Any]) -> NodeCommand:
     words = QuoteString(plan.as_json(order))
-    return NodeCommand(agent(carrier()), verb, words, live=True)
+    return kind(agent(carrier()), verb, words, live=True)
 
 
 def row_of(node: Node) -> dict[str, Any] | None:
@@ -75,13 +83,13 @@ def stop_commands(
     forget: it stays down when the lab host boots.
     """
     order = {**plan.address_of(node), "deadline": patience}
-    yield _command("node-stop", order | {"forget": True} if forget else order)
+    yield _command(NodeCommand, "node-stop", order | {"forget": True} if forget else order)
 
 
 def start_commands(launch: plan.Launch) -> Iterator[StringCommand]:
     """Start a node and wait until its sshd answers."""
-    yield _command("node-start", launch.order())
-    yield _command("node-wait", launch.order())
+    yield _command(StartCommand, "node-start", launch.order())
+    yield _command(WaitCommand, "node-wait", launch.order())
 
 
 @operation()

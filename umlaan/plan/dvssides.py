@@ -155,6 +155,8 @@ class _Maker:
             "carrier": one.name if isinstance(one, LabHost) else one.host,
             "lab": self.lab.name,
             "shell": [] if isinstance(one, LabHost) else ssh_words(one),
+            # On the lab host: who looks at the same time as others looks once.
+            "looks": f"{host_run(one.state_dir)}/looks",
             "namespace": self.network.namespace if host else None,
             "cluster": self.dvs.cluster,
             "debug": self.dvs.debug,
@@ -337,7 +339,7 @@ def asked(side: Side) -> Side:
 
 _LIGHT = (
     *("name", "number", "place", "carrier", "lab", "shell", "state", "run", "folder", "dcs"),
-    "patience",
+    *("patience", "looks"),
 )
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from umlaan.agent import blocks
-from umlaan.model.lab import Lab
 from umlaan.agent.dvsservices import service_links
+from umlaan.model.lab import Lab
 from umlaan.model.node import Node
 from umlaan.plan.dvssides import Side, files_of
 from umlaan.plan.look import Look
