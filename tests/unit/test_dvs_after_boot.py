@@ -135,3 +135,38 @@ def test_a_dvs_without_an_end_of_its_own_is_not_said_to_be_down(side: Any) -> No
     assert "the DVS stays initialised until the next boot" in said
     assert dvslook.look(side)["dcs"]["0"]["fault"]
     assert dvsup.down({**order, "side": dvssides.asked(side)}) == "node0: DVS down"
+
+
+def ready(side: Any) -> bool:
+    """What every service asks before it starts, of its own shell alone: no search path is left."""
+    script = (Path(side["folder"]) / "up").read_text()
+    begin = script.index("# ready:")
+    asked = script[begin : script.index("# One at a time;")]
+    return subprocess.run(["sh", "-c", f"PATH=\n{asked}\nready"], check=False).returncode == 0
+
+
+def test_a_service_knows_without_a_process_that_all_is_up(side: Any) -> None:
+    assert not ready(side)
+    up(side)
+    assert ready(side)
+    as_of_another_boot(side)
+    assert not ready(side), "a DC that has ended"
+    up(side)
+    assert ready(side)
+    record = Path(side["run"]) / "dvs-ready"
+    lines = record.read_text().splitlines()
+    record.write_text("\n".join([lines[0], lines[1].rpartition(" ")[0] + " 1"]) + "\n")
+    assert not ready(side), "another process has the pid of the DC's init"
+    record.write_text("\n".join(["00000000-0000-4000-8000-000000000000", lines[1]]) + "\n")
+    assert not ready(side), "of another boot"
+
+
+def test_services_that_start_at_once_make_the_dvs_once(side: Any) -> None:
+    script = [f"{side['folder']}/up"]
+    environment = {**os.environ, "UMLAAN_SERVICE": "1"}
+    running = [subprocess.Popen(script, env=environment) for _ in range(8)]
+    assert [one.wait(60) for one in running] == [0] * 8
+    assert dvslook.look(side)["dcs"]["0"]["fault"] is None
+    # What they left running holds no lock.
+    lock = Path(side["run"]) / "dvs-up.lock"
+    assert subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0
