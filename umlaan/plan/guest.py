@@ -176,8 +176,8 @@ BESIDE = "/etc/.umlaan-new"
 # Writes through a link of the user's, and keeps the first version of a file for good.
 _PLACE = """\
 place() { # path, what stands there: whole, block or edited
-    t=/$1
-    [ ! -h "$t" ] || t=$(readlink -f "$t") || t=/$1
+    t="/$1"
+    [ ! -h "$t" ] || t=$(readlink -f "$t") || t="/$1"
     [ -d "${t%/*}" ] || mkdir -p "${t%/*}"
     if [ "$2" != whole ] && [ -e "$t" ]; then
         chmod --reference="$t" "$new/$1"; chown --reference="$t" "$new/$1"
