@@ -187,3 +187,11 @@ def test_a_dc_file_may_stand_in_the_tree_that_makes_it() -> None:
     assert dvssides.sides(made)[0]["dcs"][0]["file"] == path
     # The node is launched in that DC.
     assert node.dc_file(made, made.node("node1")) == (path, True)
+
+
+def test_the_more_peers_a_side_has_the_less_often_its_joins_are_looked_at() -> None:
+    """Each look costs processes in a guest, and in a lab of 16 nodes there are 16 who look."""
+    patience = {"patience": 20.0}
+    few, many = ({**patience, "peers": [{}] * count} for count in (1, 15))
+    assert dvssides._pauses(few) == [1, 3]
+    assert dvssides._pauses(many) == [2, 7]

@@ -245,8 +245,7 @@ class _Maker:
             "init": shlex.quote(side["init"]),
             "dcs": [{**dc, "made": shlex.quote(dc["made"])} for dc in side["dcs"]],
             "joins": joins,
-            # Seconds between looks, while a join lacks and once none does: each costs processes.
-            "pauses": [max(1, round(side["patience"] / 40)), round(side["patience"] * 3 / 20)],
+            "pauses": _pauses(side),
             "proxy_dir": shlex.quote(f"{self.tree}/{programs.proxy_dir}"),
         }
         files = {f"{folder}/up": render("dvs/up.j2", side=values)}
@@ -265,6 +264,15 @@ class _Maker:
             own = _log(side, "dvs-join") if log else None
             files[f"{folder}/dvs-join/run"] = render("dvs/join.j2", side=values, log=own)
         return files
+
+
+def _pauses(side: Side) -> list[int]:
+    """Seconds between looks, while a join lacks and once none does.
+
+    Each costs processes: in a lab of many nodes all its guests' looks together would fill a core.
+    """
+    peers, patience = len(side["peers"]), side["patience"]
+    return [max(1, round(patience / 40), peers // 6), max(round(patience * 3 / 20), peers // 2)]
 
 
 def _log(side: Side, service: str) -> str:
