@@ -13,7 +13,6 @@ import os
 import re
 import stat
 import sys
-import uuid
 from collections.abc import MutableMapping
 from typing import Any, Literal
 
@@ -226,7 +225,7 @@ def make(lab: str, folder: str) -> str:
         return text
     make_folder(folder)
     path = f"{os.path.realpath(folder)}/{MARK}"
-    identity = uuid.uuid4().hex
+    identity = os.urandom(16).hex()
     beside = f"{os.path.dirname(path)}/.{MARK}.{identity}"
     text = json.dumps({"lab": lab, "id": identity, "version": VERSION}, indent=1)
     write_atomic(beside, f"{text}\n".encode(), 0o600)
