@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from pyinfra.api.operation import operation
 from pyinfra.context import host
 from pyinfra.context import state as context_state
 from rich.console import Console
@@ -23,6 +22,7 @@ from umlaan.measure.ledger import Reading
 from umlaan.measure.sides import SideError
 from umlaan.operations import standing
 from umlaan.operations.common import executing, fail, lab
+from umlaan.operations.operation import operation
 from umlaan.plan.sshto import ssh_to
 from umlaan.run import begin, current
 

@@ -7,6 +7,7 @@ third state: then nothing is known, and nothing is done to its root.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shlex
 import time
@@ -33,7 +34,7 @@ from pyinfra.connectors.util import (
 from umlaan.agent.chroot import MARK
 from umlaan.agent.sandbox import MISSING
 from umlaan.echo import make_visible
-from umlaan.facts.base import agent
+from umlaan.facts.base import agent, reach
 from umlaan.facts.node import node_rows
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -61,6 +62,17 @@ cat >"$t" || exit 1
 [ ! -e "$f" ] || {{ chown --reference="$f" "$t" && chmod --reference="$f" "$t"; }}
 mv -f "$t" "$f"
 """
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Whatever a lab host's connection raises, as what pyinfra catches of a file's command."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(str(error) or type(error).__name__) from error
 
 
 class UmlConnector(BaseConnector):
@@ -139,11 +151,7 @@ class UmlConnector(BaseConnector):
         lab_host: Host = self.state.inventory.get_host(self.node.host)
         if lab_host in self.state.failed_hosts:
             raise OSError(f"lab host {lab_host.name} failed earlier in this run")
-        if not lab_host.connected:
-            lab_host.connect(reason=f"to reach {self.host.name}")
-            if not lab_host.connected:
-                raise OSError(f"lab host {lab_host.name} cannot be reached")
-        return lab_host
+        return reach(lab_host, f"to reach {self.host.name}")
 
     def _row(self) -> dict[str, Any]:
         on, row = self.carrier, self.row()
@@ -286,12 +294,12 @@ class UmlConnector(BaseConnector):
             echo(f"{self.host.print_prefix}>>> {unix_command}", err=True)
         try:
             return self._run(unix_command.get_raw_value(), print_output, **control)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever the lab host's connection raises
             return self._refused(error, print_output)
 
-    def _refused(self, error: OSError, print_output: bool) -> tuple[bool, CommandOutput]:
+    def _refused(self, error: Exception, print_output: bool) -> tuple[bool, CommandOutput]:
         # Not raised: pyinfra would show the message on one line, with its newlines escaped.
-        lines = str(error).splitlines()
+        lines = (str(error) or type(error).__name__).splitlines()
         for line in lines if print_output else ():
             echo(f"{self.host.print_prefix}{format_text(line, 'red')}", err=True)
         return False, CommandOutput([OutputLine("stderr", line) for line in lines])
@@ -319,6 +327,16 @@ class UmlConnector(BaseConnector):
         **arguments: Any,
     ) -> bool:
         """Upload a file, any bytes. OSError, quoting the node, if it did not arrive whole."""
+        with _as_os_error():
+            return self._put(filename_or_io, remote_filename, print_output, arguments)
+
+    def _put(
+        self,
+        filename_or_io: str | IOBase,
+        remote_filename: str,
+        print_output: bool,
+        arguments: dict[str, Any],
+    ) -> bool:
         if self.way() == "none":
             return True
         parcel = self._parcel()
@@ -347,6 +365,16 @@ class UmlConnector(BaseConnector):
         **arguments: Any,
     ) -> bool:
         """Download a file, any bytes. OSError, quoting the node, if it cannot be read."""
+        with _as_os_error():
+            return self._get(remote_filename, filename_or_io, print_output, arguments)
+
+    def _get(
+        self,
+        remote_filename: str,
+        filename_or_io: str | IOBase,
+        print_output: bool,
+        arguments: dict[str, Any],
+    ) -> bool:
         if self.way() == "none":
             raise OSError(f"{self.node.name} does not exist yet")
         parcel = self._parcel()
@@ -372,7 +400,7 @@ class UmlConnector(BaseConnector):
         """Run a script in the node with a file of the lab host as its standard input."""
         try:
             return self._script(script, after=f"<{shlex.quote(path)}", _timeout=seconds)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001
             return self._refused(error, False)
 
     def _script(

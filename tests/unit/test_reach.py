@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.operations.test_node import ONE, lab_of
+from tests.unit.uml import REPOSITORY
 from umlaan.agent import reach
 from umlaan.plan import node as plan
 from umlaan.plan.access import connect_timeout, ssh_words
@@ -86,3 +90,33 @@ def test_a_node_that_may_boot_long_may_greet_late() -> None:
     assert "ConnectTimeout=50" in ssh_words(node)
     assert plan.question(slow, (node,))["reach"] == 10.0
     assert connect_timeout(lab_of(dvs=None, node={"boot_timeout": 3600}).node("node1")) == 180
+
+
+def asked_plainly(script: str) -> str:
+    """What the agent's own process says: it knows no gevent, which closes pipes in its own time."""
+    start = "from umlaan.agent import proc, reach\n"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", start + script],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return (done.stdout + done.stderr).splitlines()[-1]
+
+
+def test_what_keeps_nodes_from_being_asked_is_no_answer_of_theirs() -> None:
+    """Taken for silence, it had every node of the lab host restarted."""
+    script = (
+        "def full(*_): raise OSError(24, 'Too many open files')\n"
+        "proc.enter_network = full\n"
+        "print(reach.in_namespace('lab', ['192.168.1.101'], 0.1))\n"
+    )
+    said = asked_plainly(script)
+    assert said == "OSError: in namespace lab: OSError: [Errno 24] Too many open files"
+
+
+def test_nobody_answers_in_a_namespace_that_is_gone() -> None:
+    said = asked_plainly("print(reach.in_namespace('umlaan-nowhere', ['192.168.1.101'], 0.1))")
+    assert said == "{'192.168.1.101': False}"

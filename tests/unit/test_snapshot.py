@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import monkey
 
-from umlaan.agent import quiesce, snapshot
+from umlaan.agent import quiesce, root, snapshot
 from umlaan.agent.files import locked
 from umlaan.model.lab import HostData, build_lab
 from umlaan.plan import snapshot as plan
@@ -202,12 +203,74 @@ def test_another_lab_s_node_of_that_name_is_not_waited_for(
         assert (busy.returncode, "snapshot take" in busy.stderr) == (1, True), busy.stderr
 
 
-def test_two_files_are_swapped_at_once(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.write_text("1")
-    other.write_text("2")
-    snapshot.exchange(str(one), str(other))
-    assert (one.read_text(), other.read_text()) == ("2", "1")
+def killed_at(step: int, order: dict[str, Any]) -> bool:
+    """A restore that ends as SIGKILL would end it, right before one of its steps; False if none."""
+    # gevent, which the tests run on, waits for children in a way of its own.
+    fork, waitpid = (monkey.get_original("os", name) for name in ("fork", "waitpid"))
+    child = fork()
+    if child == 0:
+        begun = 0
+
+        def ending(real: Any) -> Any:
+            def call(*words: Any, **more: Any) -> Any:
+                nonlocal begun
+                begun += 1
+                if begun == step:
+                    os._exit(9)
+                return real(*words, **more)
+
+            return call
+
+        for name in ("link", "rename", "fsync", "unlink", "copy_file_range"):
+            setattr(os, name, ending(getattr(os, name)))
+        try:
+            snapshot.restore(order)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(waitpid(child, 0)[1]) == 9
+
+
+@needs_root
+def test_a_restore_killed_at_any_step_leaves_a_root_and_is_undone_or_done(tmp_path: Path) -> None:
+    root, store = tmp_path / "node1/root.ext4", tmp_path / "snapshots"
+    root.parent.mkdir()
+    store.mkdir()
+    order = {"name": "node1", "dir": str(root.parent), "umid": "node1", "root": str(root)}
+    order |= {"store": str(store), "snapshot": "one"}
+    stamp = Path(f"{root}.json")
+    (store / "one.ext4").write_text("before")
+    about = {"at": 1, "size": 6, "root_stamp": {"key": "base"}}
+    (store / "one.json").write_text(json.dumps(about))
+    step = 0
+    while True:
+        root.write_text("after")
+        stamp.write_text('{"key": "other"}')
+        step += 1
+        killed = killed_at(step, order)
+        # There is a root at every moment, and its stamp is its own once anybody looked.
+        known = snapshot.listing(order)
+        snapshot.recover(order)
+        assert snapshot.listing(order) == known
+        done = (root.read_text(), json.loads(stamp.read_text())["key"])
+        assert done in (("after", "other"), ("before", "base")), step
+        for row in known:
+            kept = Path(snapshot.image(order, row["name"])).read_text()
+            assert kept == ("before" if row["name"] == "one" else "after"), step
+            if row["name"] != "one":
+                snapshot.remove({**order, "snapshot": row["name"]})
+        if not killed:
+            break
+    assert step > 8 and done == ("before", "base")
+    assert sorted(p.name for p in root.parent.iterdir()) == ["root.ext4", "root.ext4.json"]
+
+
+def test_a_root_that_an_earlier_restore_left_aside_comes_back(tmp_path: Path) -> None:
+    aside = tmp_path / "root.ext4.aside"
+    aside.write_text("what its user put there")
+    spec = {"nodes": {"node1": {"path": str(tmp_path / "root.ext4"), "made": {}}}, "cache": "/x"}
+    root.make(spec, "node1")
+    assert (tmp_path / "root.ext4").read_text() == "what its user put there"
+    assert not aside.exists()
 
 
 # In fsfreeze's place: notes what it was asked.

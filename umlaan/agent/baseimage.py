@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import apt
+from umlaan.agent.atomic import put
 from umlaan.agent.chamber import say
 from umlaan.agent.files import locked, make_folder, mounts_below, read_json, write_json
 
@@ -198,10 +199,8 @@ def make(cache: str, made: dict[str, Any]) -> None:
                 held = _bytes_in(root) >> 20
                 remedy = f"; it is to hold {held} MiB of files: is root.made.size too small?"
                 raise SystemExit(f"{error}{remedy}") from None
-            with open(image, "rb") as file:
-                os.fsync(file.fileno())
         write_json(f"{work}/stamp.json", {"made": made, "size": made["bytes"]})
-        os.rename(work, home)
+        put(work, home)
 
 
 def _bytes_in(path: str) -> int:

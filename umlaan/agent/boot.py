@@ -17,6 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
+from umlaan.agent.atomic import sweep
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
 from umlaan.agent.grub import (
@@ -188,9 +189,11 @@ def remove(spec: dict[str, Any], stamp: str, release: str) -> None:
     print(f"remove host kernel {release}", flush=True)
     for name in ("vmlinuz", "System.map", "config", "initrd.img"):
         path = at(spec, f"/boot/{name}-{release}")
+        sweep(path)
         if os.path.lexists(path):
             os.unlink(path)
     # With what an install that was cut off had unpacked beside.
+    sweep(at(spec, f"/lib/modules/{release}"))
     for name in (release, f".{release}.umlaan-new", f".{release}.umlaan-old"):
         shutil.rmtree(at(spec, f"/lib/modules/{name}"), ignore_errors=True)
     known = at(spec, f"/var/lib/initramfs-tools/{release}")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 
 from umlaan.agent import kernel_state, unpack
+from umlaan.agent.atomic import new_file, new_folder
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import read_json
 
@@ -23,23 +24,21 @@ from umlaan.agent.files import read_json
 def pack(folder: str, file: str) -> None:
     """One tar file of the folder's content, lightly compressed: the way is often slower."""
     os.makedirs(os.path.dirname(file), exist_ok=True)
-    words = ["tar", "-C", folder, "-I", "gzip -1", "-cf", f"{file}.new", "."]
-    subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
-    os.rename(f"{file}.new", file)
+    with new_file(file) as made:
+        words = ["tar", "-C", folder, "-I", "gzip -1", "-cf", made, "."]
+        subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
 
 
 def take(file: str, folder: str) -> None:
     """Unpack beside and rename; the file goes."""
-    beside, old = f"{folder}.new", f"{folder}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    # A DVS tree of its user's may link to elsewhere, and was built so.
-    unpack.unpack(file, beside, outside=True)
-    if not isinstance(read_json(f"{beside}/stamp.json"), dict):
-        raise ValueError(f"{file}: holds no stamp.json: not a whole artifact")
-    if os.path.isdir(folder):
-        os.rename(folder, old)
-    os.rename(beside, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    # An earlier umlaan's, where its run was killed.
+    for left in (f"{folder}.new", f"{folder}.old"):
+        shutil.rmtree(left, ignore_errors=True)
+    with new_folder(folder) as made:
+        # A DVS tree of its user's may link to elsewhere, and was built so.
+        unpack.unpack(file, made, outside=True)
+        if not isinstance(read_json(f"{made}/stamp.json"), dict):
+            raise ValueError(f"{file}: holds no stamp.json: not a whole artifact")
     os.unlink(file)
 
 

@@ -6,7 +6,7 @@ library and an id over every package's version. A build root is used only inside
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import hashlib
 import json
 import os
@@ -16,8 +16,9 @@ import sys
 from typing import Any
 
 from umlaan.agent import apt
+from umlaan.agent.atomic import new_folder, sweep_all
 from umlaan.agent.chamber import BuildError, Chamber, say
-from umlaan.agent.files import locked, make_folder, mounts_below, read_json, write_json
+from umlaan.agent.files import locked, make_folder, read_json, write_json
 from umlaan.agent.spec import load
 
 
@@ -31,10 +32,19 @@ def make(spec: dict[str, Any]) -> None:
     """Make a build root. BuildError names suite and mirror, or quotes mmdebstrap."""
     folder, archive = spec["dir"], spec["mirror"] or apt.mirror()
     apt.check_suite(archive, spec["suite"])
-    beside = f"{folder}.new"
-    _remove(beside)
     # An old suite's setuid programs are no other user's to run.
     make_folder(os.path.dirname(folder), 0o700)
+    with new_folder(folder) as beside:
+        stamp = _unpacked(spec, archive, beside)
+        # A root without its stamp is none: what stands there goes first.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}.json")
+    write_json(f"{folder}.json", stamp)
+    say(f"build root {spec['label']}: {stamp['compiler']}, glibc {stamp['glibc']}")
+
+
+def _unpacked(spec: dict[str, Any], archive: str, beside: str) -> dict[str, Any]:
+    """The root made in a folder; its stamp."""
     say(f"mmdebstrap {spec['suite']}/{spec['arch']} from {archive}")
     command = ["mmdebstrap", "--variant=minbase", f"--architectures={spec['arch']}"]
     # A root made as root may keep what belongs to other users; an i386 one runs on amd64 as it is.
@@ -49,15 +59,10 @@ def make(spec: dict[str, Any]) -> None:
     ]
     command += [spec["suite"], beside, f"deb {archive} {spec['suite']} main"]
     if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
-        _remove(beside)
         raise BuildError(f"mmdebstrap {spec['suite']}/{spec['arch']} from {archive} failed")
     for left in ("var/cache/apt", "var/lib/apt/lists"):
         shutil.rmtree(f"{beside}/{left}", ignore_errors=True)
-    stamp = describe(spec, beside)
-    _remove(folder)
-    os.rename(beside, folder)
-    write_json(f"{folder}.json", stamp)
-    say(f"build root {spec['label']}: {stamp['compiler']}, glibc {stamp['glibc']}")
+    return describe(spec, beside)
 
 
 def describe(spec: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -76,14 +81,6 @@ def describe(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
-def _remove(folder: str) -> None:
-    """Remove a root that nothing is mounted in: chambers mount in a namespace of their own."""
-    held = mounts_below(folder)
-    if held:
-        raise BuildError(f"{folder}: {held[0]} is mounted in it; unmount it first")
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def main(argv: list[str]) -> int:
     """The ``buildroot`` verb: --state prints the stamp, null while there is none; else make it."""
     if argv[0] == "--state":
@@ -93,8 +90,7 @@ def main(argv: list[str]) -> int:
     cache = os.path.dirname(os.path.dirname(spec["dir"]))
     try:
         with locked(f"{cache}/lock/buildroot", f"build root {spec['label']}", wait=3600):
-            for left in glob.glob(f"{os.path.dirname(spec['dir'])}/*.new"):
-                _remove(left)
+            sweep_all(os.path.dirname(spec["dir"]))
             if stamp_of(spec["dir"]) is None:
                 make(spec)
     except (BuildError, TimeoutError, OSError) as error:

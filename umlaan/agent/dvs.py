@@ -20,6 +20,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import index, unpack
+from umlaan.agent.atomic import new_file, new_folder, new_link, sync_below
 from umlaan.agent.chamber import BuildError, Chamber
 from umlaan.agent.dvstar import write_tarball
 from umlaan.agent.files import locked, read_json, write_json
@@ -178,23 +179,21 @@ def _locked(home: str, variant: str) -> contextlib.AbstractContextManager[None]:
 def _build(
     spec: Spec, variant: str, source: dict[str, Any], inputs: dict[str, Any], home: str
 ) -> None:
-    work = f"{home}.work"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(home, ignore_errors=True)
-    os.makedirs(work)
-    _unpack(spec, source["hash"], f"{work}/dvs")
-    for step in spec["variants"][variant]:
-        _run_step(spec, variant, f"{work}/dvs", step)
-    rows = index.manifest(f"{work}/dvs", frozenset(), spec["cache"])
-    stamp = {"inputs": inputs, "manifest": rows, "source_rows": source["rows"]}
-    stamp["bytes"] = sum(
-        os.lstat(f"{work}/dvs/{name}").st_size for name in rows if rows[name][0] == "file"
-    )
-    if variant == "ipc":
-        name = os.path.basename(spec["dest"])
-        stamp["tarball"] = write_tarball(f"{work}/dvs", rows, f"{work}/dvs.tar.gz", name)
-    write_json(f"{work}/stamp.json", stamp)
-    os.rename(work, home)
+    # An earlier umlaan's, where its run was killed.
+    shutil.rmtree(f"{home}.work", ignore_errors=True)
+    with new_folder(home) as work:
+        _unpack(spec, source["hash"], f"{work}/dvs")
+        for step in spec["variants"][variant]:
+            _run_step(spec, variant, f"{work}/dvs", step)
+        rows = index.manifest(f"{work}/dvs", frozenset(), spec["cache"])
+        stamp = {"inputs": inputs, "manifest": rows, "source_rows": source["rows"]}
+        stamp["bytes"] = sum(
+            os.lstat(f"{work}/dvs/{name}").st_size for name in rows if rows[name][0] == "file"
+        )
+        if variant == "ipc":
+            name = os.path.basename(spec["dest"])
+            stamp["tarball"] = write_tarball(f"{work}/dvs", rows, f"{work}/dvs.tar.gz", name)
+        write_json(f"{work}/stamp.json", stamp)
 
 
 def _inside(spec: Spec, folder: str, environment: dict[str, str]) -> Chamber:
@@ -266,9 +265,11 @@ def _install(
     os.makedirs(folder, exist_ok=True)
     for name in drift(folder, wanted, spec["cache"]):
         _place(f"{home}/dvs/{name}", f"{folder}/{name}", wanted[name])
+    # Once for all files: the stamp that speaks of them comes last.
+    sync_below(folder)
     if variant == "ipc":
-        shutil.copyfile(f"{home}/dvs.tar.gz", f"{spec['state']}/dvs.tar.gz.new")
-        os.rename(f"{spec['state']}/dvs.tar.gz.new", f"{spec['state']}/dvs.tar.gz")
+        with new_file(f"{spec['state']}/dvs.tar.gz") as made:
+            shutil.copyfile(f"{home}/dvs.tar.gz", made)
     write_json(f"{folder}.stamp.json", stamp)
 
 
@@ -290,14 +291,13 @@ def _place(source: str, target: str, row: list[Any]) -> None:
         os.makedirs(target, mode=mode, exist_ok=True)
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    beside = f"{target}.new-{os.getpid()}"
-    if kind == "link":
-        os.symlink(content, beside)
-    else:
-        shutil.copy2(source, beside)
     if os.path.isdir(target) and not os.path.islink(target):
         shutil.rmtree(target)
-    os.rename(beside, target)
+    if kind == "link":
+        new_link(target, content)
+        return
+    with new_file(target, durable=False) as made:
+        shutil.copy2(source, made)
 
 
 def main(argv: list[str]) -> int:

@@ -254,11 +254,11 @@ def _once(side: Side, timeout: float) -> View:
     code, output, errors = run_there(side, script(side), None, timeout)
     if code or "==> @services <==" not in output:
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
-        return _silent(last or f"exit code {code}")
+        return silent(last or f"exit code {code}")
     return parse(side, output)
 
 
-def _silent(error: str) -> View:
+def silent(error: str) -> View:
     """The view of a side that did not answer whole."""
     return {
         "answers": False,

@@ -8,6 +8,7 @@ import os
 import tarfile
 from typing import Any
 
+from umlaan.agent.atomic import new_file
 from umlaan.agent.index import hash_file
 
 
@@ -24,8 +25,8 @@ def write_tarball(
 
     more: {path: content} of files that stand in no folder; level: gzip's.
     """
-    beside = f"{path}.new"
     with (
+        new_file(path) as beside,
         open(beside, "wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=level) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
@@ -39,7 +40,6 @@ def write_tarball(
             info = tarfile.TarInfo(f"{name}/{relative}")
             info.size, info.mode = len(content), 0o644
             archive.addfile(info, io.BytesIO(content))
-    os.rename(beside, path)
     return hash_file(path)
 
 

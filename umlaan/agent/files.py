@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import bounded, trust
+from umlaan.agent.atomic import new_file
 from umlaan.agent.patience import Wait
 
 # A stamp names each file of a kernel's modules or of a DVS tree.
@@ -24,26 +25,10 @@ def write_atomic(path: str, data: bytes, mode: int | None = None) -> None:
 
     mode: exactly this one, whatever the umask is; without it 0644 as the umask narrows it.
     """
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    beside = f"{path}.new-{os.getpid()}"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode or 0o644)
-    try:
-        if mode is not None:
-            os.fchmod(descriptor, mode)
+    with new_file(path, mode) as made, open(made, "r+b", buffering=0) as file:
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        os.unlink(beside)
-        raise
-    os.close(descriptor)
-    try:
-        os.rename(beside, path)
-    except OSError:
-        os.unlink(beside)
-        raise
+            view = view[file.write(view) :]
 
 
 def write_json(path: str, value: Any) -> None:

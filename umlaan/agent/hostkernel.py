@@ -7,7 +7,6 @@ each release, says that it was begun, and last that it is whole.
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
 import os
@@ -16,6 +15,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import boot, grub, source
+from umlaan.agent.atomic import new_file, new_folder
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import fault_of, read_json, write_atomic, write_json
 from umlaan.agent.grub import list_path
@@ -122,37 +122,23 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def put(origin: str, target: str) -> None:
-    """Copy beside, sync, rename; under a name that update-grub takes for no kernel."""
-    beside = f"{os.path.dirname(target)}/.{os.path.basename(target)}.umlaan-new"
-    try:
-        shutil.copyfile(origin, beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.rename(beside, target)
-    except BaseException:
-        # On a full disk it would keep what is missing.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
+    """Copy whole or not at all; update-grub takes what is beside it for no kernel."""
+    with new_file(target) as made:
+        shutil.copyfile(origin, made)
 
 
 def install_modules(spec: dict[str, Any], packed: str, release: str) -> int:
     """Unpack beside and rename; what was put into extra/ of the same release stays. The count."""
     top = at(spec, "/lib/modules")
     os.makedirs(top, exist_ok=True)
-    beside, old = f"{top}/.{release}.umlaan-new", f"{top}/.{release}.umlaan-old"
-    for left in (beside, old):
-        shutil.rmtree(left, ignore_errors=True)
-    os.makedirs(beside)
-    run(["tar", "-xzf", packed, "-C", beside, "--no-same-owner"])
     final = f"{top}/{release}"
-    if os.path.isdir(final):
+    # Those of an earlier umlaan, where its run was killed.
+    for name in (f".{release}.umlaan-new", f".{release}.umlaan-old"):
+        shutil.rmtree(f"{top}/{name}", ignore_errors=True)
+    with new_folder(final) as made:
+        run(["tar", "-xzf", packed, "-C", made, "--no-same-owner", "--strip-components=1"])
         if os.path.isdir(f"{final}/extra"):
-            shutil.copytree(f"{final}/extra", f"{beside}/{release}/extra")
-        os.rename(final, old)
-    os.rename(f"{beside}/{release}", final)
-    for left in (beside, old):
-        shutil.rmtree(left, ignore_errors=True)
+            shutil.copytree(f"{final}/extra", f"{made}/extra")
     run(["depmod", *(["-b", spec["root"]] if spec.get("root") else []), release])
     return modules_there(spec, release)
 

@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import kconfig, kernel_state, kmodules, patching, ready, source, trees
+from umlaan.agent.atomic import new_file, new_folder, sweep_all
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import fault_of, locked, read_json, write_atomic, write_json
 from umlaan.agent.index import hash_file
@@ -54,9 +55,8 @@ def prepare_tree(spec: dict[str, Any], found: dict[str, Any]) -> str:
     return tree
 
 
-def store(spec: dict[str, Any], found: dict[str, Any], made: dict[str, Any], beside: str) -> str:
-    """Stamp what stands in beside and give it its name in the cache; that folder."""
-    final = f"{spec['cache']}/kernel/{found['key']}"
+def stamped(found: dict[str, Any], made: dict[str, Any], beside: str) -> None:
+    """Stamp what stands in beside."""
     stamp = {
         "key": found["key"],
         "inputs": found["inputs"],
@@ -68,14 +68,7 @@ def store(spec: dict[str, Any], found: dict[str, Any], made: dict[str, Any], bes
         "sha256": hash_file(f"{beside}/linux"),
         "size": os.path.getsize(f"{beside}/linux"),
     }
-    for name in os.listdir(beside):
-        if os.path.isfile(f"{beside}/{name}"):
-            with open(f"{beside}/{name}", "rb") as file:
-                os.fsync(file.fileno())
     write_json(f"{beside}/stamp.json", stamp)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(beside, final)
-    return final
 
 
 def check_beside(spec: dict[str, Any], found: dict[str, Any]) -> None:
@@ -94,10 +87,14 @@ def check_beside(spec: dict[str, Any], found: dict[str, Any]) -> None:
 
 def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
     """Make the kernel of these inputs; its folder in the cache."""
+    final = f"{spec['cache']}/kernel/{found['key']}"
+    with new_folder(final) as beside:
+        _make(spec, found, jobs, beside)
+    return final
+
+
+def _make(spec: dict[str, Any], found: dict[str, Any], jobs: int, beside: str) -> None:
     cache = spec["cache"]
-    beside = f"{cache}/kernel/{found['key']}.new"
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
     if spec["ready"]:
         made = ready.describe(found["identity"])
         folder, made["modules"] = made["modules"], None
@@ -125,7 +122,7 @@ def build(spec: dict[str, Any], found: dict[str, Any], jobs: int) -> str:
     if spec["arch"] == "um":
         ready.runs(f"{beside}/linux")
     write_atomic(f"{beside}/config", config)
-    return store(spec, found, made, beside)
+    stamped(found, made, beside)
 
 
 def place(folder: str, target: str, inputs: dict[str, Any] | None = None) -> None:
@@ -142,15 +139,14 @@ def place(folder: str, target: str, inputs: dict[str, Any] | None = None) -> Non
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{target}/{name}")
     for name in ("linux", "config", *stamp.get("extra", ())):
-        beside = f"{target}/{name}.new"
-        if os.path.isdir(f"{folder}/{name}"):
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(f"{folder}/{name}", beside, symlinks=True)
-            shutil.rmtree(f"{target}/{name}", ignore_errors=True)
+        source = f"{folder}/{name}"
+        if os.path.isdir(source):
+            with new_folder(f"{target}/{name}") as beside:
+                shutil.copytree(source, beside, symlinks=True, dirs_exist_ok=True)
         else:
-            shutil.copyfile(f"{folder}/{name}", beside)
-            shutil.copymode(f"{folder}/{name}", beside)
-        os.rename(beside, f"{target}/{name}")
+            with new_file(f"{target}/{name}") as beside:
+                shutil.copyfile(source, beside)
+                shutil.copymode(source, beside)
     write_json(f"{target}/stamp.json", {**stamp, "inputs": inputs or stamp["inputs"]})
 
 
@@ -173,8 +169,8 @@ def prune(spec: dict[str, Any]) -> None:
 def resolve(spec: dict[str, Any]) -> dict[str, Any]:
     """What the kernel depends on, its source fetched and unpacked. BuildError if that fails."""
     cache = spec["cache"]
-    for left in (*glob.glob(f"{cache}/source/*.new"), *glob.glob(f"{cache}/kernel/*.new")):
-        shutil.rmtree(left, ignore_errors=True)
+    for left in (f"{cache}/source", f"{cache}/kernel"):
+        sweep_all(left)
     found = kernel_state.gather(spec)
     if found["faults"]:
         raise BuildError("\n".join(found["faults"]))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
+from umlaan.agent.atomic import put, scratch_beside, sweep_all
 from umlaan.agent.files import make_folder, write_atomic
 
 
@@ -73,6 +74,7 @@ def missing(spec: dict[str, Any]) -> list[str]:
 def make(spec: dict[str, Any]) -> None:
     """Make what is missing; a private key that lost its public half gets it back."""
     make_folder(spec["dir"], 0o700)
+    sweep_all(spec["dir"])
     lacking = missing(spec)
     for name, path in _paths(spec).items():
         if name not in lacking:
@@ -86,13 +88,11 @@ def make(spec: dict[str, Any]) -> None:
                 raise ValueError(f"{error}; remove {path} to have it made anew") from None
             continue
         # Beside and renamed, the private half first: from that the other can be had again.
-        beside = f"{path}.new"
-        for left in (beside, f"{beside}.pub"):
-            if os.path.lexists(left):
-                os.unlink(left)
-        _keygen("-q", "-t", "ed25519", "-N", "", "-C", f"umlaan {spec['lab']}", "-f", beside)
-        os.rename(beside, path)
-        os.rename(f"{beside}.pub", f"{path}.pub")
+        with scratch_beside(path) as made:
+            pair = f"{made}/key"
+            _keygen("-q", "-t", "ed25519", "-N", "", "-C", f"umlaan {spec['lab']}", "-f", pair)
+            put(pair, path)
+            put(f"{pair}.pub", f"{path}.pub")
     write_atomic(f"{spec['dir']}/known_hosts", known_hosts(spec).encode())
 
 

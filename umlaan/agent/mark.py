@@ -17,6 +17,7 @@ from collections.abc import MutableMapping
 from typing import Any, Literal
 
 from umlaan.agent import trust
+from umlaan.agent.atomic import target_of
 from umlaan.agent.files import fault_of, make_folder, read_json, write_atomic
 
 MARK = "lab.json"
@@ -203,7 +204,7 @@ def _snapshots(real: str) -> bool:
     for name in _listed(f"{real}/snapshots"):
         rows = _listed(f"{real}/snapshots/{name}")
         if not _NODE.fullmatch(name) or not all(
-            r.endswith((".ext4", ".json", ".new")) for r in rows
+            (target_of(r) or r).endswith((".ext4", ".json", ".new")) for r in rows
         ):
             return False
     return True

@@ -24,6 +24,7 @@ from umlaan.agent import (
     placed,
     trees,
 )
+from umlaan.agent.atomic import new_folder
 from umlaan.agent.chamber import OUT, BuildError, say
 from umlaan.agent.files import fault_of, locked, read_json, write_json
 from umlaan.agent.index import hash_file
@@ -116,15 +117,11 @@ def build(spec: dict[str, Any], jobs: int) -> None:
     if built is None:
         raise BuildError(f"make left no {spec['file']} in the module's folder")
     magic = check_vermagic(built, release)
-    beside = f"{spec['dir']}.new"
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
-    shutil.copyfile(built, f"{beside}/{spec['file']}")
     stamp = {"key": state["key"], "inputs": state["inputs"], "release": release}
     stamp |= {"vermagic": magic, "sha256": hash_file(built), "file": spec["file"]}
-    write_json(f"{beside}/stamp.json", stamp)
-    shutil.rmtree(spec["dir"], ignore_errors=True)
-    os.rename(beside, spec["dir"])
+    with new_folder(spec["dir"]) as beside:
+        shutil.copyfile(built, f"{beside}/{spec['file']}")
+        write_json(f"{beside}/stamp.json", stamp)
 
 
 def _first_place(spec: dict[str, Any]) -> str:

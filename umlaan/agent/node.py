@@ -257,6 +257,10 @@ def states(request: Row) -> dict[str, Row]:
 
 def main(argv: list[str]) -> int:
     """The ``node-state`` verb."""
-    request = json.loads(argv[0])
-    print(json.dumps(states(request)))
+    try:
+        rows = states(json.loads(argv[0]))
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(rows))
     return 0

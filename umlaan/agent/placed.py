@@ -16,6 +16,7 @@ import subprocess
 from typing import Any
 
 from umlaan.agent import loaded, machine
+from umlaan.agent.atomic import new_file, new_link, sweep
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import read_json, write_json
 from umlaan.agent.hostkernel import put
@@ -206,23 +207,23 @@ def _first(spec: dict[str, Any], target: str, ours: Any) -> dict[str, Any]:
 
 
 def _copy(origin: str, target: str) -> None:
-    """Copy beside and rename, with mode, times and owner."""
-    beside, info = f"{target}.umlaan-new", os.stat(origin)
-    shutil.copy2(origin, beside)
-    os.chown(beside, info.st_uid, info.st_gid)
-    os.rename(beside, target)
+    """Copy whole or not at all, with mode, times and owner."""
+    info = os.stat(origin)
+    with new_file(target) as made:
+        shutil.copy2(origin, made)
+        os.chown(made, info.st_uid, info.st_gid)
 
 
 def take_away(row: dict[str, Any]) -> str | None:
     """Remove what was placed, put back what stood there; in words why it was left alone."""
     path = row["path"]
+    sweep(path)
     if os.path.isfile(path):
         if hash_file(path) not in (row["sha256"], row.get("was")):
             return f"{path} stays: it is no longer the file that was placed"
         if row["kept"] and os.path.exists(row["kept"]):
             if row.get("link"):
-                os.unlink(path)
-                os.symlink(row["link"], path)
+                new_link(path, row["link"])
             else:
                 _copy(row["kept"], path)
             say(f"{path} is again what stood there before")

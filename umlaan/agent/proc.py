@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 CLONE_NEWNS = 0x00020000
@@ -178,6 +179,38 @@ def enter_network(namespace: str | None) -> None:
         _libc("setns", f"network namespace {namespace}", descriptor, CLONE_NEWNET)
     finally:
         os.close(descriptor)
+
+
+def ask_inside(namespace: str | None, ask: Callable[[], str]) -> str:
+    """What a function says inside a network namespace; a child enters it, this process stays.
+
+    Its error, whatever it is, is raised here: FileNotFoundError as that, all else as OSError.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            enter_network(namespace)
+            said = ask()
+            code = 0
+        except FileNotFoundError as error:
+            said, code = str(error), 2
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            with os.fdopen(writer, "wb") as file:
+                file.write(said.encode(errors="surrogateescape"))
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        answer = file.read().decode(errors="surrogateescape")
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 2:
+        raise FileNotFoundError(answer)
+    if code:
+        raise OSError(f"in namespace {namespace}: {answer or f'ended by signal {-code}'}")
+    return answer
 
 
 def unshare(flags: int) -> None:

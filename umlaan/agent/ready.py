@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import subprocess
 from typing import Any
 
 from umlaan.agent import apt, bounded, kconfig, source
+from umlaan.agent.atomic import new_folder
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.visible import word
 
@@ -70,10 +70,8 @@ def fetch(spec_source: dict[str, Any], cache: str) -> None:
         folder = os.path.dirname(root)
         os.makedirs(folder, exist_ok=True)
         deb = apt.download(name, spec_source["suite"], folder)
-        beside = f"{root}.new"
-        shutil.rmtree(beside, ignore_errors=True)
-        subprocess.run(["dpkg-deb", "-x", deb, beside], check=True)
-        os.rename(beside, root)
+        with new_folder(root) as beside:
+            subprocess.run(["dpkg-deb", "-x", deb, beside], check=True)
         os.unlink(deb)
     if not _binary(spec_source, cache)[0]:
         raise BuildError(f"{name}: holds no /usr/bin/linux.uml: no User Mode Linux kernel")

@@ -16,13 +16,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from umlaan.agent import mark, node
+from umlaan.agent import atomic, mark, node
 from umlaan.agent.files import mounts_below
 
 # What a name is: a file, a folder that is umlaan's with all in it, or one that holds what is named.
 Own = Literal["file", "whole"] | dict[str, Any]
 # A file on its way to its name, as a killed run leaves it.
 _NEW = r"(\.new[^/]*|\.old|\.aside|\.umlaan-new)?"
+# An artifact on its way from a builder, for a lab.
+_SENT = r"\.[^/]+\.tar\.gz"
 _NODE = "node[0-9]+"
 _KEYS = rf"(id_ed25519|{_NODE}_host_ed25519_key)(\.new)?(\.pub)?"
 _LOGS = (
@@ -38,11 +40,14 @@ TREE: dict[str, Own] = {
             "uml": "whole",
         }
     },
-    "kernels": {r"[0-9a-f]{12}" + _NEW: "whole", r"[0-9a-f]{12}\.tar\.gz": "file"},
+    "kernels": {
+        r"[0-9a-f]{12}" + _NEW: "whole",
+        r"[0-9a-f]{12}\.tar\.gz|\.[0-9a-f]{12}" + _SENT: "file",
+    },
     "modules": {
         r"[a-z0-9-]+(\.(new|old|before))?": "whole",
         r"[a-z0-9-]+(\.(placed|loaded|armed))?\.json" + _NEW: "file",
-        r"[a-z0-9-]+\.tar\.gz": "file",
+        r"[a-z0-9-]+\.tar\.gz|\.[a-z0-9-]+" + _SENT: "file",
     },
     "dvs": {
         r"(ioctl|ipc)": "whole",
@@ -67,9 +72,9 @@ STAYS = ("snapshots", "host-kernel")
 def ours(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
     """The paths below a folder that destroy removes: files and whole folders, no link followed."""
     for name in sorted(_listed(folder)):
-        own = next((o for p, o in (tree or TREE).items() if re.fullmatch(p, name)), None)
         path = f"{folder}/{name}"
         is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+        own = _own(name, is_folder, tree or TREE)
         if isinstance(own, dict):
             if is_folder:
                 yield from ours(path, own)
@@ -77,12 +82,22 @@ def ours(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
             yield path
 
 
+def _own(name: str, is_folder: bool, tree: dict[str, Own]) -> Own | None:
+    """What a name is; what a killed writer left beside one of ours is ours, with all in it."""
+    target = atomic.target_of(name)
+    own = next((o for p, o in tree.items() if re.fullmatch(p, target or name)), None)
+    if target is None or own is None:
+        return own
+    return "whole" if is_folder else "file"
+
+
 def holders(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
     """The folders around those, the innermost first: they go where nothing else is in them."""
     for name in sorted(_listed(folder)):
-        own = next((o for p, o in (tree or TREE).items() if re.fullmatch(p, name)), None)
         path = f"{folder}/{name}"
-        if isinstance(own, dict) and stat.S_ISDIR(os.lstat(path).st_mode):
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+        own = _own(name, is_folder, tree or TREE)
+        if isinstance(own, dict) and is_folder:
             yield from holders(path, own)
             yield path
 
@@ -112,8 +127,8 @@ def theirs(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
     """What is no file of umlaan's, the outermost name of each."""
     for name in sorted(_listed(folder)):
         path = f"{folder}/{name}"
-        own = next((o for p, o in (tree or TREE).items() if re.fullmatch(p, name)), None)
         is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+        own = _own(name, is_folder, tree or TREE)
         if isinstance(own, dict) and is_folder:
             yield from theirs(path, own)
         elif own != ("whole" if is_folder else "file"):

@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import baseimage, extfs, rootlock
+from umlaan.agent.atomic import new_file, sweep
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import make_folder, read_json, write_json
 
@@ -73,10 +74,17 @@ def base_path(spec: dict[str, Any], made: dict[str, Any]) -> str:
     return baseimage.folder(spec["cache"], made)
 
 
+def unaside(path: str) -> None:
+    """Give a root its name back that an earlier umlaan's killed restore left aside."""
+    if not os.path.lexists(path) and os.path.lexists(f"{path}.aside"):
+        os.rename(f"{path}.aside", path)
+
+
 def make(spec: dict[str, Any], name: str) -> None:
     """A node's own copy of the base image, beside and renamed; one that exists stays."""
     node = spec["nodes"][name]
     path = node["path"]
+    unaside(path)
     if os.path.lexists(path):
         return
     made = node["made"]
@@ -84,23 +92,21 @@ def make(spec: dict[str, Any], name: str) -> None:
         raise SystemExit(f"{name}: its base image is not there; the base image's stage makes it")
     folder = os.path.dirname(path)
     make_folder(folder, 0o700)
-    source, beside = f"{base_path(spec, made)}/root.ext4", f"{path}.new"
+    source = f"{base_path(spec, made)}/root.ext4"
     # What a killed copy left takes the very room that the next one needs.
+    sweep(path)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
+        os.unlink(f"{path}.new")
     need, info = os.stat(source).st_blocks * 512, os.statvfs(folder)
     free = info.f_bavail * info.f_frsize
     if free < need:
         raise SystemExit(
             f"{name}: its root takes {need / 1e6:.0f} MB and {folder} has {free / 1e6:.0f} MB free"
         )
-    baseimage.call(["cp", "--reflink=auto", "--sparse=always", source, beside])
     # It will hold the guest's host key.
-    os.chmod(beside, 0o600)
-    with open(beside, "rb") as file:
-        os.fsync(file.fileno())
-    write_json(f"{path}.json", {"key": baseimage.key_of(made), "made": made})
-    os.rename(beside, path)
+    with new_file(path, 0o600) as beside:
+        baseimage.call(["cp", "--reflink=auto", "--sparse=always", source, beside])
+        write_json(f"{path}.json", {"key": baseimage.key_of(made), "made": made})
 
 
 def check(spec: dict[str, Any], name: str) -> None:

@@ -8,7 +8,6 @@ there. Where the file system has reflinks a copy costs nothing; else holes stay 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import glob
@@ -21,14 +20,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import bounded, chroot, extfs, node, quiesce, rootlock
+from umlaan.agent import bounded, chroot, extfs, node, quiesce, root, rootlock
+from umlaan.agent.atomic import new_file, sweep_all
 from umlaan.agent.files import locked, make_folder, read_json, write_json
 from umlaan.agent.visible import word
 
 Order = dict[str, Any]
 _FICLONE = 0x40049409
-_EXCHANGE = 2
-_AT_FDCWD = -100
 _CHUNK = 16 << 20
 EVERY_S = 3.0
 RESERVE = 64 << 20
@@ -48,7 +46,8 @@ def image(order: Order, name: str) -> str:
 def stamp_of(order: Order, name: str) -> dict[str, Any] | None:
     """A snapshot's stamp; None where it is not whole."""
     found = read_json(f"{order['store']}/{name}.json")
-    if not isinstance(found, dict) or not os.path.exists(image(order, name)):
+    path = image(order, name)
+    if not isinstance(found, dict) or not os.path.exists(path) or _is_root(order, path):
         return None
     return found
 
@@ -175,19 +174,13 @@ def take(order: Order) -> None:
     if not os.path.exists(root):
         raise Refused(f"it has no root at {root} yet; umlaan up makes it")
     make_folder(order["store"], 0o700)
-    beside = f"{image(order, name)}.new"
     began = time.monotonic()
-    try:
+    with new_file(image(order, name)) as beside:
         with at_rest(order) as state:
             held = time.monotonic()
             how = copy(root, beside, f"snapshot {name}")
             held = time.monotonic() - held
         ended = check(beside)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
-    os.rename(beside, image(order, name))
     _stamp(order, name, state=state, how=how, check=ended, of=order["name"])
     seconds = time.monotonic() - began
     still = "" if state == "stopped" else f", the guest was {state} for {held:.1f} s"
@@ -210,43 +203,52 @@ def restore(order: Order) -> None:
         raise Refused(f"it has no snapshot {name}; it has: {known}")
     if node.running(node.read_record(order["dir"])):
         raise Refused(f"it is up: umlaan down {order['name']} first")
-    kept = time.strftime("before-restore-%Y%m%d-%H%M%S")
-    fresh = f"{image(order, kept)}.new"
-    with _stopped(order, f"restore {name}"):
-        try:
-            how = copy(image(order, name), fresh, f"restore {name}")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-            raise
-        if not os.path.exists(root):
-            os.rename(fresh, root)
-            kept = ""
-        else:
-            # The stamp first: should this end right after the exchange, the old root has its name.
-            os.rename(fresh, image(order, kept))
+    kept = _kept_name(order)
+    with _stopped(order, f"restore {name}"), new_file(root) as fresh:
+        how = copy(image(order, name), fresh, f"restore {name}")
+        if os.path.exists(root):
+            # The root has two names until the other takes its first: there is one at every moment.
+            os.link(root, image(order, kept))
             about = f"the root of {order['name']} until {name} was restored"
             _stamp(order, kept, state="stopped", how="kept", check="not checked", of=about)
-            exchange(root, image(order, kept))
-    if stamp.get("root_stamp"):
-        write_json(f"{root}.json", stamp["root_stamp"])
+        else:
+            kept = ""
+        if stamp.get("root_stamp"):
+            write_json(f"{root}.json", stamp["root_stamp"])
     aside = f"; the root until now is snapshot {kept}" if kept else ""
     print(f"{order['name']}: {name} is its root again ({how}){aside}")
 
 
-def exchange(one: str, other: str) -> None:
-    """Swap two files at once, so that a root stands at its place at every moment."""
-    library = ctypes.CDLL(None, use_errno=True)
-    first, second = os.fsencode(one), os.fsencode(other)
-    if library.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, _EXCHANGE) == 0:
-        return
-    number = ctypes.get_errno()
-    if number not in (errno.EINVAL, errno.ENOSYS):
-        raise Refused(f"{one} and {other} cannot be swapped: {os.strerror(number)}")
-    # A file system without it: the old root is under a name of its own for a moment.
-    os.rename(one, f"{one}.aside")
-    os.rename(other, one)
-    os.rename(f"{one}.aside", other)
+def _kept_name(order: Order) -> str:
+    """A name for the root until now; a second restore in one second takes no other's."""
+    name = time.strftime("before-restore-%Y%m%d-%H%M%S")
+    names = (f"{name}-{number}" if number > 1 else name for number in range(1, 1000))
+    return next(one for one in names if not os.path.lexists(image(order, one)))
+
+
+def recover(order: Order) -> None:
+    """Undo what a killed restore began: the root is what it was, and has its own stamp again.
+
+    It shows by a snapshot that is the very file of the root.
+    """
+    for path in glob.glob(f"{glob.escape(order['store'])}/*.ext4"):
+        if not _is_root(order, path):
+            continue
+        stamp = read_json(f"{path.removesuffix('.ext4')}.json")
+        if isinstance(stamp, dict) and stamp.get("root_stamp"):
+            write_json(f"{order['root']}.json", stamp["root_stamp"])
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path.removesuffix('.ext4')}.json")
+        os.unlink(path)
+    root.unaside(order["root"])
+
+
+def _is_root(order: Order, path: str) -> bool:
+    """Whether a snapshot's file is the root's own, under a second name."""
+    try:
+        return os.path.samefile(path, order["root"])
+    except FileNotFoundError:
+        return False
 
 
 def remove(order: Order) -> None:
@@ -278,9 +280,9 @@ def main(argv: list[str]) -> int:
     work = {"take": take, "restore": restore, "remove": remove}[verb]
     try:
         with locked(_lock_path(order), f"snapshot {verb}", wait=0.5):
-            for left in glob.glob(f"{glob.escape(order['store'])}/*.ext4.new"):
-                # A copy that was killed: as large as the root, and no snapshot.
-                os.unlink(left)
+            # A copy that was killed: as large as the root, and no snapshot.
+            sweep_all(order["store"])
+            recover(order)
             work(order)
     except (Refused, quiesce.Restless, rootlock.RootBusy, TimeoutError, OSError) as error:
         print(f"umlaan: {order['name']}: {error}", file=sys.stderr)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shutil
 import subprocess
 from typing import Any
 
 from umlaan.agent import apt, trees
 from umlaan.agent import unpack as unpacking
+from umlaan.agent.atomic import new_file, new_folder, put, scratch_beside
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import read_json, write_json
 from umlaan.agent.index import Index, hash_file
@@ -121,18 +121,17 @@ def fetch(source: dict[str, Any], cache: str) -> None:
 
 def extract_deb(package: str, deb: str, folder: str) -> None:
     """Take the tarball out of a linux-source package and note its version, the record last."""
-    beside = f"{folder}/new"
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
-    subprocess.run(["dpkg-deb", "-x", deb, beside], check=True)
-    found = sorted(glob.glob(f"{beside}/usr/src/{package}.tar.*"))
-    if not found:
-        raise BuildError(f"{package}: holds no /usr/src/{package}.tar.*: no kernel source package")
-    target = f"{folder}/{os.path.basename(found[0])}"
-    os.rename(found[0], target)
+    with scratch_beside(f"{folder}/record.json") as beside:
+        subprocess.run(["dpkg-deb", "-x", deb, beside], check=True)
+        found = sorted(glob.glob(f"{beside}/usr/src/{package}.tar.*"))
+        if not found:
+            raise BuildError(
+                f"{package}: holds no /usr/src/{package}.tar.*: no kernel source package"
+            )
+        target = f"{folder}/{os.path.basename(found[0])}"
+        put(found[0], target)
     version = os.path.basename(deb).split("_")[1].replace("%3a", ":")
     write_json(f"{folder}/record.json", {"file": target, "version": version})
-    shutil.rmtree(beside)
     os.unlink(deb)
 
 
@@ -140,16 +139,15 @@ def download_url(url: str, sha256: str, target: str) -> None:
     """Download beside, check, rename. BuildError names what came instead."""
     say(f"download {url}")
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    beside = f"{target}.new"
-    command = ["curl", "-fsSL", "--retry", "2", "-o", beside, url]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{url}: {done.stderr.decode(errors='replace').strip() or 'curl failed'}")
-    found = hash_file(beside)
-    if found != sha256:
-        os.unlink(beside)
-        raise BuildError(f"{url}: sha256 is {found}, wanted {sha256}; nothing of it was kept")
-    os.rename(beside, target)
+    with new_file(target) as beside:
+        command = ["curl", "-fsSL", "--retry", "2", "-o", beside, url]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()
+            raise BuildError(f"{url}: {said or 'curl failed'}")
+        found = hash_file(beside)
+        if found != sha256:
+            raise BuildError(f"{url}: sha256 is {found}, wanted {sha256}; nothing of it was kept")
 
 
 def unpack(identity: Identity, cache: str) -> str:
@@ -157,11 +155,9 @@ def unpack(identity: Identity, cache: str) -> str:
     target = unpacked(identity["hash"], cache)
     if os.path.isdir(target):
         return target
-    beside = f"{target}.new"
-    say(f"unpack {identity['file']}")
-    unpacking.unpack(identity["file"], beside, "--strip-components=1")
-    if version_of(beside) is None:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise BuildError(f"{identity['file']}: no Makefile of a kernel in its top folder")
-    os.rename(beside, target)
+    with new_folder(target) as beside:
+        say(f"unpack {identity['file']}")
+        unpacking.unpack(identity["file"], beside, "--strip-components=1")
+        if version_of(beside) is None:
+            raise BuildError(f"{identity['file']}: no Makefile of a kernel in its top folder")
     return target

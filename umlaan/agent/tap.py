@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -70,19 +69,11 @@ def prepare(namespace: str | None, argv: list[str], uid: int) -> str | None:
     names = taps_of(argv)
     if not names:
         return None
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            try:
-                proc.enter_network(namespace)
-                fault = next(filter(None, (fault_of(name, uid) for name in names)), "")
-            except OSError as error:
-                fault = str(error)
-            os.write(writer, fault.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        fault = file.read().decode()
-    os.waitpid(child, 0)
-    return fault or None
+
+    def first() -> str:
+        return next(filter(None, (fault_of(name, uid) for name in names)), "")
+
+    try:
+        return proc.ask_inside(namespace, first) or None
+    except OSError as error:
+        return str(error)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from umlaan.agent.atomic import name_beside, new_folder, sync_below
 from umlaan.agent.files import read_json, write_json
 from umlaan.agent.index import GONE, RACY_NS, Index
 
@@ -170,12 +171,9 @@ def sync(tree: str, wanted: Rows, share: bool) -> list[str]:
     """
     record_path = f"{tree}.rows"
     if not os.path.isdir(tree):
-        beside = f"{tree}.new"
-        shutil.rmtree(beside, ignore_errors=True)
-        os.makedirs(beside)
-        record = _bring(beside, wanted, {}, share, [])
-        write_json(record_path, record)
-        os.rename(beside, tree)
+        with new_folder(tree) as beside:
+            record = _bring(beside, wanted, {}, share, [])
+            write_json(record_path, record)
         return []
     changed: list[str] = []
     known = read_json(record_path)
@@ -188,6 +186,8 @@ def sync(tree: str, wanted: Rows, share: bool) -> list[str]:
         else:
             os.unlink(item.path)
     if record != known:
+        # What is on record is not read again: it is on disk before.
+        sync_below(tree)
         write_json(record_path, record)
     return changed
 
@@ -245,9 +245,7 @@ def _equal(path: str, there: os.stat_result, row: Row) -> bool:
 
 
 def _write(path: str, row: Row, share: bool) -> None:
-    beside = f"{path}.umlaan-new"
-    if os.path.lexists(beside):
-        os.unlink(beside)
+    beside = name_beside(path)
     if row.kind == "link":
         os.symlink(row.content, beside)
     elif share:

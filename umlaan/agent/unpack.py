@@ -42,13 +42,17 @@ def kind_of(path: str) -> str:
 
 
 def unpack(path: str, target: str, *options: str, outside: bool = False) -> None:
-    """The archive's content in a new folder. BuildError, naming it; then nothing of it is left.
+    """The archive's content in a new or an empty folder. BuildError, naming it; then nothing of it is left.
 
     outside: links may lead outside.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.mkdir(target, 0o700)
+    if os.path.isdir(target) and not os.listdir(target):
+        # Its maker holds it.
+        os.chmod(target, 0o700)
+    else:
+        shutil.rmtree(target, ignore_errors=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.mkdir(target, 0o700)
     try:
         if kind_of(path) != "file":
             raise BuildError(f"{path}: is {_a(kind_of(path))}, not a tarball")

@@ -9,8 +9,9 @@ import shlex
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
@@ -20,6 +21,9 @@ from umlaan.inventory import load
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
+T = TypeVar("T")
+# How many of a host's last lines a message quotes.
+TOLD = 8
 PACKAGE = Path(__file__).resolve().parent.parent
 FAKE_AGENT = "umlaan-agent"
 # Where the agent is put on an ssh host: "-" is ~/.cache/umlaan/agent of the user who enters it.
@@ -37,6 +41,58 @@ class JsonFact(FactBase[Any]):
             return json.loads("\n".join(output))
         except ValueError:
             raise FactProcessError(f"not JSON: {' '.join(output)[:300]}") from None
+
+
+class NoAnswer(OSError):
+    """A host did not say what was asked of it: the fault of who asked, not of the whole host."""
+
+
+def reach(on: Host, reason: str) -> Host:
+    """A host, connected. OSError, naming why, where it cannot be; that is tried once a run."""
+    if on.connected:
+        return on
+    known = on.connector_data.get("umlaan_unreachable")
+    if known is None:
+        try:
+            on.connect(reason=reason, show_errors=False, raise_exceptions=True)
+        except Exception as error:  # noqa: BLE001 - ConnectError, and whatever its connector raises
+            what = "builder" if "builder" in on.groups else "lab host"
+            known = f"{what} {on.name} cannot be reached: {error or type(error).__name__}"
+            on.connector_data["umlaan_unreachable"] = known
+    if known is not None:
+        raise NoAnswer(known)
+    return on
+
+
+def ask(on: Host, fact: type[FactBase[T]], *args: Any, **arguments: Any) -> T:
+    """What a host says to a fact. NoAnswer, quoting it, where it does not: who asks fails.
+
+    pyinfra's own get_fact fails the host that is asked, and with a lab host all of its nodes.
+    """
+    made, state = fact(), on.state
+    reach(on, f"to load fact: {made.name}")
+    given, _ = pop_global_arguments(state, on, dict(on.current_op_global_arguments or {}) | arguments)
+    control = {k: v for k, v in given.items() if k in CONNECTOR_ARGUMENT_KEYS}
+    shown = {"print_output": state.print_fact_output, "print_input": state.print_fact_input}
+    try:
+        status, output = on.run_shell_command(made.command(*args), **shown, **control)
+    except Exception as error:  # noqa: BLE001 - whatever a connection that breaks off raises
+        raise NoAnswer(f"{on.name}: {made.name}: {error or type(error).__name__}") from error
+    if not status:
+        said = [line for line in output.stderr_lines or output.stdout_lines if line.strip()]
+        last = "\n".join(said[-TOLD:]) or "its command failed and said nothing"
+        raise NoAnswer(f"{on.name} has no answer to {made.name}: {last}")
+    if not output.stdout_lines:
+        return made.default()
+    try:
+        return made.process(output.stdout_lines)
+    except (FactProcessError, ValueError, LookupError, TypeError) as error:
+        raise NoAnswer(f"{on.name}: {made.name}: {error}") from error
+
+
+def ask_agent(on: Host, fact: type[FactBase[T]], *args: Any) -> T:
+    """The same for a fact whose command is a verb of the agent: its first argument."""
+    return ask(on, fact, agent(on), *args)
 
 
 def agent(host: Host) -> str:
@@ -81,8 +137,7 @@ def _brought(host: Host) -> str:
     """
     archive = agent_zip()
     words = (FOLDER, hashlib.sha256(archive).hexdigest())
-    if not host.connected:
-        host.connect(raise_exceptions=True)
+    reach(host, "to bring the agent")
     there, path = _placed(host, *words)
     if not there:
         arrived = f"{uuid.uuid4().hex}.new"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
-from umlaan.facts.base import JsonFact
+from umlaan.facts.base import JsonFact, ask
 from umlaan.plan import look
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class GuestLook(FactBase[look.Look]):
 
 
 def look_into(host: Host, dest: str | None) -> look.Look | None:
-    """GuestLook, asked once as long as nothing else is run in the node; None if it failed."""
+    """GuestLook, asked once as long as nothing else is run in it; None of one that is not yet."""
     connector: Any = host.connector
     known = connector.recall(f"look {dest}")
     if known is None:
-        known = host.get_fact(GuestLook, dest, _timeout=connector.look_seconds())
+        known = ask(host, GuestLook, dest, _timeout=connector.look_seconds())
         connector.keep(f"look {dest}", known)
     return known  # type: ignore[no-any-return]
 

@@ -11,7 +11,7 @@ import gevent  # type: ignore[import-untyped]
 from pyinfra.connectors.local import LocalConnector
 
 from umlaan.agent import network as reader
-from umlaan.facts.base import JsonFact, agent
+from umlaan.facts.base import JsonFact, ask_agent
 from umlaan.plan.network_state import Found, Wanted, parse_found
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def found_network(on: Host, wanted: Wanted, *, leaving: bool = False) -> Found:
         pool = gevent.get_hub().threadpool
         value = pool.apply(_read_here, (wanted, mark))
         return parse_found(value)
-    found: Found = on.get_fact(
-        NetworkState, agent(on), wanted.namespace, wanted.files, wanted.accounts, mark
+    found: Found = ask_agent(
+        on, NetworkState, wanted.namespace, wanted.files, wanted.accounts, mark
     )
     return found
 

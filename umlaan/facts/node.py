@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from umlaan.facts.base import JsonFact, agent
+from umlaan.facts.base import JsonFact, ask_agent
 from umlaan.model.lab import Lab
 from umlaan.model.node import Node
 from umlaan.plan.node import question
@@ -26,8 +26,5 @@ class NodeStates(JsonFact):
 def node_rows(
     on: Host, lab: Lab, nodes: tuple[Node, ...], memory: bool = False, reach: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """The rows of nodes of one lab host, by name; empty if the lab host did not answer."""
-    if not on.connected:
-        on.connect(reason=f"to look at {', '.join(node.name for node in nodes)}")
-    request = json.dumps(question(lab, nodes, memory, reach))
-    return on.get_fact(NodeStates, agent(on), request) or {}
+    """The rows of nodes of one lab host, by name. NoAnswer if it does not say."""
+    return ask_agent(on, NodeStates, json.dumps(question(lab, nodes, memory, reach))) or {}

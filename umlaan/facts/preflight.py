@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.connectors.local import LocalConnector
 
 from umlaan.agent.preflight import probe
-from umlaan.facts.base import JsonFact, agent
+from umlaan.facts.base import JsonFact, ask_agent
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
 from umlaan.plan.preflight import Report, judge, probe_spec
@@ -38,5 +38,5 @@ def examine(on: Host, lab: Lab, host: LabHost) -> tuple[dict[str, Any], Report]:
     if isinstance(on.connector, LocalConnector) and os.geteuid() == 0:
         found = probe(json.loads(spec))
     else:
-        found = on.get_fact(Machine, agent(on), spec)
+        found = ask_agent(on, Machine, spec)
     return found, judge(lab, host, found)

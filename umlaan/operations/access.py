@@ -7,10 +7,10 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 
 from umlaan.facts.access import MissingKeys
 from umlaan.operations.common import agent_command, agent_fact, carrier, lab, lab_host, why
+from umlaan.operations.operation import operation
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand

@@ -10,13 +10,13 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import gevent  # type: ignore[import-untyped]
-from pyinfra.api.operation import operation
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
 from umlaan.operations.common import LabCommand, executing, fail, kept
+from umlaan.operations.operation import operation
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand

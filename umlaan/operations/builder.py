@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import state as context_state
 
-from umlaan.facts.base import agent
+from umlaan.facts.base import agent, ask_agent, reach
 from umlaan.model.hostkernel import Builder
 from umlaan.operations.common import LabCommand, carrier, lab
 
@@ -30,14 +29,12 @@ def builder() -> Builder | None:
 def builder_host(which: Builder) -> Host:
     """The builder as a connected pyinfra host.
 
-    OSError if it failed earlier in this run, ConnectError if it does not answer.
+    OSError if it failed earlier in this run or does not answer.
     """
     found: Host = context_state.inventory.get_host(which.name)
     if found in context_state.failed_hosts:
         raise OSError(f"builder {found.name} failed earlier in this run")
-    if not found.connected:
-        found.connect(reason="to build", raise_exceptions=True)
-    return found
+    return reach(found, "to build")
 
 
 def unreachable(which: Builder | None) -> str | None:
@@ -46,15 +43,14 @@ def unreachable(which: Builder | None) -> str | None:
         return None
     try:
         builder_host(which)
-    except (OSError, ConnectError) as error:
+    except OSError as error:
         return f"{error}: what it is to build cannot be compared or brought"
     return None
 
 
 def builder_fact(which: Builder, fact: Any, *args: Any) -> Any:
     """A fact of the builder whose command is a verb of the agent."""
-    on = builder_host(which)
-    return on.get_fact(fact, agent(on), *args)
+    return ask_agent(builder_host(which), fact, *args)
 
 
 class BuildCommand(LabCommand):
@@ -77,7 +73,9 @@ def build_command(
     command = f"{on} {shlex.join(words)}"
     run = ["--step", f"{step} on {which.name}", "--log", f"{which.cache_dir}/log/{log}"]
     run += ["--progress", progress, "--", "sh", "-ec", command]
-    return BuildCommand(which, on, "run", shlex.join(run), live=True)
+    made = BuildCommand(which, on, "run", shlex.join(run), live=True)
+    made.log = f"{which.cache_dir}/log/{log}"
+    return made
 
 
 class Bring(StringCommand):
@@ -93,7 +91,8 @@ class Bring(StringCommand):
         # Each lab host its own parcel: another may be brought the same artifact at this moment.
         name = f"{lab().name}-{on.name}-{Path(self.origin).name}".replace("/", "_")
         packed = f"{self.which.cache_dir}/send/{name}.tar.gz"
-        landed = f"{Path(self.target).parent}/{Path(self.target).name}.tar.gz"
+        # Labs may share a cache: each has a parcel of its own.
+        landed = f"{Path(self.target).parent}/.{Path(self.target).name}.{lab().name}.tar.gz"
         status, output = _run(source, "bring", "pack", self.origin, packed)
         if not status:
             return status, output

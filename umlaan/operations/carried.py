@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from pyinfra.api.operation import operation
 from pyinfra.context import ctx_state
 from pyinfra.context import host as context_host
 
 from umlaan.operations.common import carrier, fail
+from umlaan.operations.operation import operation
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand

@@ -17,7 +17,7 @@ from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
 from umlaan.agent.visible import visible
-from umlaan.facts.base import agent
+from umlaan.facts.base import agent, ask, ask_agent, reach
 from umlaan.inventory import is_uml, load
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
@@ -97,12 +97,16 @@ def steps_of(state: State) -> dict[tuple[str, str], str]:
     return kept(state, "steps", dict)
 
 
-def _step(text: str) -> None:
-    """Note which operation is speaking; in a test there may be none."""
+def step_name() -> str | None:
+    """The operation that is at work; in a test there may be none."""
     op_hash = context_host.current_op_hash
-    if op_hash is not None:
-        names = context_state.op_meta[op_hash].names
-        steps_of(context_state)[context_host.name, text] = ", ".join(sorted(names))
+    return None if op_hash is None else ", ".join(sorted(context_state.op_meta[op_hash].names))
+
+
+def _step(text: str) -> None:
+    """Note which operation is speaking."""
+    if name := step_name():
+        steps_of(context_state)[context_host.name, text] = name
 
 
 class LabCommand(StringCommand):
@@ -111,6 +115,8 @@ class LabCommand(StringCommand):
     def __init__(self, *bits: Any, live: bool = False, **arguments: Any) -> None:
         super().__init__(*bits, **arguments)
         self.live = live
+        # Where all that it prints is kept.
+        self.log: str | None = None
         self.output: CommandOutput | None = None
 
     def where(self, host: Host) -> Host:
@@ -122,8 +128,7 @@ class LabCommand(StringCommand):
         on = self.where(host)
         if on is not host and on in state.failed_hosts:
             raise OSError(f"lab host {on.name} failed earlier in this run")
-        if not on.connected:
-            on.connect(reason=f"to reach {host.name}", raise_exceptions=True)
+        reach(on, f"to reach {host.name}")
         connector_arguments.update(self.connector_arguments)
         try:
             status, output = on.run_shell_command(
@@ -177,7 +182,9 @@ def long_command(
     bits += ["--log", QuoteString(f"{where.log_dir}/{log}"), "--progress", QuoteString(progress)]
     if lock:
         bits += ["--lock", QuoteString(lock)]
-    return agent_command("run", *bits, "--", "sh", "-ec", QuoteString(command), live=True)
+    made = agent_command("run", *bits, "--", "sh", "-ec", QuoteString(command), live=True)
+    made.log = f"{where.log_dir}/{log}"
+    return made
 
 
 class FailCommand(StringCommand):
@@ -190,27 +197,30 @@ class FailCommand(StringCommand):
         return False, CommandOutput([])
 
 
+def note(message: str) -> None:
+    """Keep for the summary what a failing command says itself."""
+    reasons_of(context_state).append((context_host.name, message))
+    _step(message)
+
+
 def fail(message: str) -> Iterator[StringCommand]:
     """Yield from this to fail the current host with one clear message."""
     message = visible(message[:LONGEST])
     if executing():
-        # The command says it; here it is only kept for the summary.
-        reasons_of(context_state).append((context_host.name, message))
-        _step(message)
+        note(message)
     else:
         why(message)
     yield FailCommand(message)
 
 
-def lab_fact(fact: Any, *args: Any, **kwargs: Any) -> Any:
-    """A fact of the lab host that carries the current host."""
-    return carrier().get_fact(fact, *args, **kwargs)
+def lab_fact(fact: Any, *args: Any) -> Any:
+    """A fact of the lab host that carries the current host; NoAnswer fails the current host."""
+    return ask(carrier(), fact, *args)
 
 
-def agent_fact(fact: Any, *args: Any, **kwargs: Any) -> Any:
+def agent_fact(fact: Any, *args: Any) -> Any:
     """A fact of the lab host whose command is a verb of the agent (its first argument)."""
-    on = carrier()
-    return on.get_fact(fact, agent(on), *args, **kwargs)
+    return ask_agent(carrier(), fact, *args)
 
 
 def compared() -> set[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
-from pyinfra.api.operation import operation
 
 from umlaan.agent import dvstar, index
 from umlaan.agent.spec import encode
@@ -40,6 +39,7 @@ from umlaan.operations.common import (
     long_command,
     why,
 )
+from umlaan.operations.operation import operation
 from umlaan.plan import dvs as plan
 
 if TYPE_CHECKING:

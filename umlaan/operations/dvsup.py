@@ -10,18 +10,19 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
+from umlaan.agent.dvslook import silent
 from umlaan.agent.patience import Wait, summary
-from umlaan.facts.base import agent
+from umlaan.facts.base import NoAnswer, agent, ask_agent
 from umlaan.facts.dvsup import DvsSides
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
 from umlaan.operations import pending, reboot
 from umlaan.operations.common import LabCommand, carrier, chosen, executing, fail, kept, lab, why
 from umlaan.operations.node import start_commands, stop_commands
+from umlaan.operations.operation import operation
 from umlaan.plan import dvssides, dvsup
 from umlaan.plan import node as node_plan
 
@@ -44,14 +45,16 @@ def views_of(sides: list[Side], light: bool = False) -> dict[str, View]:
 
     light: tables and DCs only.
     """
-    ask = dvssides.light if light else dvssides.asked
+    describe = dvssides.light if light else dvssides.asked
     out: dict[str, View] = {}
     for name in sorted({side["carrier"] for side in sides}):
         on = context_state.inventory.get_host(name)
-        if not on.connected:
-            on.connect(reason="to look at the DVS")
-        mine = [ask(side) for side in sides if side["carrier"] == name]
-        out.update(on.get_fact(DvsSides, agent(on), json.dumps({"sides": mine})) or {})
+        mine = [describe(side) for side in sides if side["carrier"] == name]
+        try:
+            out.update(ask_agent(on, DvsSides, json.dumps({"sides": mine})) or {})
+        except NoAnswer as error:
+            # A side that cannot be asked: its peers on other machines go on without it.
+            out.update({side["name"]: silent(str(error)) for side in mine})
     return out
 
 

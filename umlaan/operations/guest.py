@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import FileUploadCommand, StringCommand
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
 from umlaan.agent.kmodules import PACKED
 from umlaan.connector import WORK_S
+from umlaan.facts.base import ask
 from umlaan.facts.guest import LabSecrets, Space, TreeStamp, look_into
 from umlaan.model.dvs import Dvs
 from umlaan.model.node import Node
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab, why
 from umlaan.operations.node import row_of, unknown
+from umlaan.operations.operation import operation
 from umlaan.plan import guest as plan
 from umlaan.plan import guestmodules, userroot
 from umlaan.plan import node as node_plan
@@ -73,7 +74,7 @@ def _lack(node: Node, place: str, need: tuple[int, int], what: str) -> str | Non
 
     A root that does not say is not refused.
     """
-    free = context_host.get_fact(Space, place) if executing() else None
+    free = ask(context_host, Space, place) if executing() else None
     if free is None:
         return None
     return tree_plan.lack_of_space(node.name, node.root_path, what, need, free)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.agent.spec import encode
@@ -29,6 +28,7 @@ from umlaan.operations.common import (
     long_command,
     why,
 )
+from umlaan.operations.operation import operation
 from umlaan.plan import hostkernel as plan
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.agent.spec import encode
@@ -35,6 +34,7 @@ from umlaan.operations.common import (
     long_command,
     why,
 )
+from umlaan.operations.operation import operation
 from umlaan.plan import kernel as kernel_plan
 from umlaan.plan import module as plan
 

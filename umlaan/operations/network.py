@@ -9,7 +9,6 @@ from typing import Literal
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.facts.base import agent
@@ -17,6 +16,7 @@ from umlaan.facts.network import found_network
 from umlaan.model.host import LabHost
 from umlaan.model.node import Node
 from umlaan.operations.common import LabCommand, carrier, executing, fail, lab, why
+from umlaan.operations.operation import operation
 from umlaan.plan import labuser
 from umlaan.plan.network import Change, shared_changes, tap_changes
 from umlaan.plan.network_down import down_changes, in_use, namespaces_that_stay

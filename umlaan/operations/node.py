@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
@@ -28,6 +27,7 @@ from umlaan.operations.common import (
     lab,
     why,
 )
+from umlaan.operations.operation import operation
 from umlaan.plan import node as plan
 from umlaan.plan.verdict import NodeState
 

@@ -6,12 +6,12 @@ from collections.abc import Generator
 
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.facts.preflight import examine
 from umlaan.model.host import LabHost
 from umlaan.operations.common import carrier, fail, lab
+from umlaan.operations.operation import operation
 
 
 @operation(is_idempotent=True)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
@@ -38,6 +37,7 @@ from umlaan.operations.common import (
 )
 from umlaan.operations.hostkernel import state_of
 from umlaan.operations.node import stop_commands
+from umlaan.operations.operation import operation
 from umlaan.plan import hostkernel as plan
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 
 from umlaan.facts.base import agent
 from umlaan.facts.root import Roots
@@ -20,6 +19,7 @@ from umlaan.model.node import Node
 from umlaan.operations.beside import BesideCommand
 from umlaan.operations.common import agent_fact, carrier, fail, lab, lab_host, long_command, why
 from umlaan.operations.node import NodeCommand, row_of
+from umlaan.operations.operation import operation
 from umlaan.plan import root as plan
 
 if TYPE_CHECKING:

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
+from umlaan.facts.base import NoAnswer
 from umlaan.facts.node import node_rows
 from umlaan.model.node import Node
 from umlaan.operations import dvsup, pending, reboot
 from umlaan.operations.common import chosen, executing, kept, lab, why
 from umlaan.operations.node import stop_commands
+from umlaan.operations.operation import operation
 from umlaan.plan import dvssides, together
 from umlaan.plan import dvsup as dvsup_plan
 from umlaan.plan import node as node_plan
@@ -117,7 +118,12 @@ def _look(machine: Side | None = None) -> Anew:
     rows: dict[str, Any] = {}
     for host in lab().hosts:
         on = context_state.inventory.get_host(host.name)
-        rows.update(node_rows(on, lab(), lab().nodes_on(host.name)))
+        try:
+            rows.update(node_rows(on, lab(), lab().nodes_on(host.name)))
+        except NoAnswer as error:
+            # Nodes start anew together or not at all: not while one of them cannot be asked.
+            logger.warning(f"{context_host.print_prefix}no proxies are ended: {error}")
+            return Anew()
     up = [n for n, row in rows.items() if row["running"] and row.get("answers") is not False]
     asked = [s for s in sides.values() if s["name"] in up or (machine and s["place"] == "host")]
     views = {name: view for name, view in dvsup.views_of(asked).items() if view["answers"]}

@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from pyinfra.api.command import QuoteString
-from pyinfra.api.operation import operation
 
 from umlaan.agent.spec import encode
 from umlaan.facts.base import agent
@@ -22,6 +21,7 @@ from umlaan.operations.common import (
     long_command,
     why,
 )
+from umlaan.operations.operation import operation
 from umlaan.plan import toolchain as plan
 
 if TYPE_CHECKING:

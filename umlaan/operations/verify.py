@@ -9,7 +9,6 @@ import json
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from pyinfra.api.operation import operation
 from pyinfra.context import host as context_host
 
 from umlaan.agent.patience import summary
@@ -18,6 +17,7 @@ from umlaan.operations import pending
 from umlaan.operations.common import agent_fact, compared, executing, fail, lab
 from umlaan.operations.dvsup import seen
 from umlaan.operations.node import row_of
+from umlaan.operations.operation import operation
 from umlaan.plan import node as node_plan
 from umlaan.plan import verify as plan
 from umlaan.run import current

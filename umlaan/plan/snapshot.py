@@ -48,7 +48,9 @@ def order(node: Node, name: str | None = None) -> dict[str, Any]:
 
 def question(nodes: tuple[Node, ...]) -> str:
     """For the agent's listing."""
-    return json.dumps({"nodes": [{"name": n.name, "store": store(n)} for n in nodes]})
+    return json.dumps(
+        {"nodes": [{"name": n.name, "store": store(n), "root": n.root_path} for n in nodes]}
+    )
 
 
 def outputs(node: str, rows: list[dict[str, Any]]) -> list[SnapshotOutput]:
