@@ -34,7 +34,7 @@ from pyinfra.connectors.util import (
 from umlaan.agent.chroot import MARK
 from umlaan.agent.sandbox import MISSING
 from umlaan.echo import make_visible
-from umlaan.facts.base import agent, reach
+from umlaan.facts.base import agent, failure_of, reach
 from umlaan.facts.node import node_rows
 from umlaan.inventory import load
 from umlaan.model.base import DataError
@@ -126,12 +126,17 @@ class UmlConnector(BaseConnector):
         return None if inside and ran != self._ran else value
 
     def row(self) -> dict[str, Any] | None:
-        """What the agent says of the node: asked once until something changes; None if unknown."""
+        """What the agent says of the node, asked once until something changes.
+
+        None in a plan whose lab host cannot say; at execute that is an OSError.
+        """
         known: dict[str, Any] | None = self.recall("row", inside=False)
         if known is None:
             try:
                 on = self.carrier
             except OSError:
+                if self.state.current_stage >= StateStage.Execute:
+                    raise
                 return None
             known = node_rows(on, load(self.state), (self.node,)).get(self.node.name)
             self.keep("row", known)
@@ -150,7 +155,7 @@ class UmlConnector(BaseConnector):
         """The lab host, connected; ``--limit`` brings it along. OSError if it failed."""
         lab_host: Host = self.state.inventory.get_host(self.node.host)
         if lab_host in self.state.failed_hosts:
-            raise OSError(f"lab host {lab_host.name} failed earlier in this run")
+            raise OSError(failure_of(lab_host))
         return reach(lab_host, f"to reach {self.host.name}")
 
     def _row(self) -> dict[str, Any]:

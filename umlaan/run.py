@@ -18,15 +18,17 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyinfra.api.exceptions import DeployError
+import gevent  # type: ignore[import-untyped]
+from pyinfra import logger
+from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
 from umlaan import outcome
 from umlaan.agent import mark
 from umlaan.agent.files import narrow_umask
+from umlaan.facts.base import UNREACHABLE, NoAnswer, agent
 from umlaan.agent.visible import visible
-from umlaan.facts.base import agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.model.host import LabHost
@@ -51,6 +53,8 @@ class Run:
         self.nodes: dict[str, NodeState] = {}
         self.tables: list[str] = []
         self.locks: list[Any] = []
+        # The greenlets that execute the deploy file, one a host: its error is their value.
+        self.loading: set[Any] = set()
         # Lab hosts whose DVS waits for a kernel that does not run yet.
         self.waiting: set[str] = set()
         # --limit named no node: what the nodes are is told, and was not asked to be otherwise.
@@ -73,6 +77,10 @@ class Run:
         """Take the lab's lock on a host that was rebooted within this run."""
         self.locks.append(_lock(self.state.inventory.get_host(name), self.lab.host(name)))
 
+    def broke_off(self) -> bool:
+        """True where the deploy file raised for a host: pyinfra then plans and does nothing."""
+        return any(isinstance(getattr(each, "value", None), Exception) for each in self.loading)
+
     def ended_early(self) -> bool:
         """True where operations of a host that did not fail never ran: the run itself broke off."""
         if self.state.current_stage < StateStage.Execute:
@@ -87,7 +95,7 @@ class Run:
     def finish(self) -> int:
         """Print tables and the last line; the exit code of the whole run."""
         changed, operations, failed = self.counts()
-        failed += int(not self.dry and self.ended_early())
+        failed += int(self.broke_off() or (not self.dry and self.ended_early()))
         verdict = verdict_of(
             list(self.nodes.values()),
             to_do=changed if self.dry else len(self.waiting),
@@ -116,7 +124,10 @@ def begin(asked: Verdict = "up") -> Run:
     """
     # deploy.py is executed for each host at once, and taking the lab's lock gives way to others.
     with _begin_once:
-        return _begin(ctx_state.get(), asked)
+        run = _begin(ctx_state.get(), asked)
+    if run.state.current_stage < StateStage.Execute:
+        run.loading.add(gevent.getcurrent())
+    return run
 
 
 _begin_once = threading.Lock()
@@ -135,15 +146,40 @@ def _begin(state: State, asked: Verdict) -> Run:
     if run.dry:
         # With -y pyinfra would skip the very look that a dry run is for, and say "no changes".
         state.check_for_changes = True
-    if not run.dry:
-        for host in lab.hosts:
-            run.locks.append(_lock(state.inventory.get_host(host.name), host))
-    else:
-        for host in lab.hosts:
-            _look(state.inventory.get_host(host.name), host)
+    for host in taking_part(state, lab):
+        on = state.inventory.get_host(host.name)
+        try:
+            if on in state.failed_hosts:
+                raise NoAnswer(f"lab host {on.name} cannot be reached")
+            if run.dry:
+                _look(on, host)
+            else:
+                run.locks.append(_lock(on, host))
+        except PyinfraError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever its connection raises
+            _leave_out(state, lab, on, str(error) or type(error).__name__)
     state.umlaan_run = run  # type: ignore[attr-defined]
     atexit.register(_last_line, run)
     return run
+
+
+def taking_part(state: State, lab: Lab) -> list[LabHost]:
+    """The lab hosts of this run: those that --limit names, and those that carry a node it names."""
+    limited = {host.name for host in state.limit_hosts or ()}
+    carriers = {node.host for node in lab.nodes if f"@uml/{node.name}" in limited}
+    return [host for host in lab.hosts if not limited or host.name in limited | carriers]
+
+
+def _leave_out(state: State, lab: Lab, on: Host, why: str) -> None:
+    """Say that a lab host cannot take part, and which nodes wait for it; the others go on."""
+    nodes = [node.name for node in lab.nodes_on(on.name)]
+    stay = f"; left as they are: {', '.join(nodes)}" if nodes else ""
+    logger.error(f"{on.print_prefix}{why}{stay}")
+    on.connector_data[UNREACHABLE] = why
+    # Not by fail_hosts: it would end the run where no other lab host is limited to.
+    state.failed_hosts.add(on)
+    state.active_hosts.discard(on)
 
 
 def current() -> Run:
@@ -185,11 +221,11 @@ def _lock(host: Host, lab_host: LabHost) -> Any:
 
 
 def _first_line(host: Host, words: str) -> tuple[Any, str]:
-    """The agent started on a lab host, and its first line; (None, "") where it is not connected."""
-    try:
-        command = f"exec env {agent(host)} {words}"
-    except OSError as error:
-        raise DeployError(str(error)) from None
+    """The agent started on a lab host, and its first line; (None, "") where it has no such way.
+
+    OSError where it cannot be reached.
+    """
+    command = f"exec env {agent(host)} {words}"
     if type(host.connector).__name__ == "LocalConnector":
         process = subprocess.Popen(
             ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -97,7 +97,7 @@ def test_a_node_waits_for_its_lab_host_without_a_command(on: str) -> None:
 
 def test_a_node_of_a_failed_lab_host_fails_and_the_host_itself_does_not() -> None:
     said: list[tuple[str, str]] = []
-    wanted = f"lab host {LAB} failed in this run, so its nodes stay as they are"
+    wanted = f"lab host {LAB} failed earlier in this run, so its nodes stay as they are"
     assert commands_of(carried.ready, on=NODE, failed={LAB}, reasons=said) == [wanted]
     assert said == [(NODE, wanted)]
     assert commands_of(carried.ready, on=LAB, failed={LAB}) == []

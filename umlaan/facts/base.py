@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
 T = TypeVar("T")
+# Under this name a host keeps why it cannot be reached in this run.
+UNREACHABLE = "umlaan_unreachable"
 # How many of a host's last lines a message quotes.
 TOLD = 8
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -51,17 +53,22 @@ def reach(on: Host, reason: str) -> Host:
     """A host, connected. OSError, naming why, where it cannot be; that is tried once a run."""
     if on.connected:
         return on
-    known = on.connector_data.get("umlaan_unreachable")
+    known = on.connector_data.get(UNREACHABLE)
     if known is None:
         try:
             on.connect(reason=reason, show_errors=False, raise_exceptions=True)
         except Exception as error:  # noqa: BLE001 - ConnectError, and whatever its connector raises
             what = "builder" if "builder" in on.groups else "lab host"
             known = f"{what} {on.name} cannot be reached: {error or type(error).__name__}"
-            on.connector_data["umlaan_unreachable"] = known
+            on.connector_data[UNREACHABLE] = known
     if known is not None:
         raise NoAnswer(known)
     return on
+
+
+def failure_of(on: Host) -> str:
+    """Why a lab host that failed in this run can do nothing for its nodes."""
+    return on.connector_data.get(UNREACHABLE) or f"lab host {on.name} failed earlier in this run"
 
 
 def ask(on: Host, fact: type[FactBase[T]], *args: Any, **arguments: Any) -> T:

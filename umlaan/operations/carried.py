@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyinfra.context import ctx_state
 from pyinfra.context import host as context_host
 
+from umlaan.facts.base import failure_of
 from umlaan.operations.common import carrier, fail
 from umlaan.operations.operation import operation
 
@@ -23,4 +24,4 @@ def ready() -> Generator[PyinfraCommand, None, None]:
     """Nothing on a lab host; a node of a lab host that failed in this run fails at once."""
     on = carrier()
     if on.name != context_host.name and on in ctx_state.get().failed_hosts:
-        yield from fail(f"lab host {on.name} failed in this run, so its nodes stay as they are")
+        yield from fail(f"{failure_of(on)}, so its nodes stay as they are")

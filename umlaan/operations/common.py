@@ -17,7 +17,7 @@ from pyinfra.context import host as context_host
 from pyinfra.context import state as context_state
 
 from umlaan.agent.visible import visible
-from umlaan.facts.base import agent, ask, ask_agent, reach
+from umlaan.facts.base import agent, ask, ask_agent, failure_of, reach
 from umlaan.inventory import is_uml, load
 from umlaan.model.host import LabHost
 from umlaan.model.lab import Lab
@@ -127,7 +127,7 @@ class LabCommand(StringCommand):
         """Run on the carrier; a lab host that failed fails its nodes at once, naming it."""
         on = self.where(host)
         if on is not host and on in state.failed_hosts:
-            raise OSError(f"lab host {on.name} failed earlier in this run")
+            raise OSError(failure_of(on))
         reach(on, f"to reach {host.name}")
         connector_arguments.update(self.connector_arguments)
         try:
