@@ -42,7 +42,7 @@ def kind_of(path: str) -> str:
 
 
 def unpack(path: str, target: str, *options: str, outside: bool = False) -> None:
-    """The archive's content in a new or an empty folder. BuildError, naming it; then nothing of it is left.
+    """The archive's content in a new or empty folder. BuildError, naming it; then nothing is left.
 
     outside: links may lead outside.
     """
