@@ -27,8 +27,8 @@ from pyinfra.context import ctx_state
 from umlaan import outcome
 from umlaan.agent import mark
 from umlaan.agent.files import narrow_umask
-from umlaan.facts.base import UNREACHABLE, NoAnswer, agent
 from umlaan.agent.visible import visible
+from umlaan.facts.base import UNREACHABLE, NoAnswer, agent
 from umlaan.inventory import load
 from umlaan.model.base import DataError
 from umlaan.model.host import LabHost

@@ -121,7 +121,7 @@ def parse(side: Side, output: str) -> View:
     try:
         return _parsed(side, output)
     except (ValueError, IndexError) as fault:
-        return _silent(f"{side['name']}: what it says of its DVS makes no sense: {fault}")
+        return silent(f"{side['name']}: what it says of its DVS makes no sense: {fault}")
 
 
 def _parsed(side: Side, output: str) -> View:

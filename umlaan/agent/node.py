@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pwd
+import sys
 from typing import Any
 
 from umlaan.agent import cgroup, dcfile, proc, reach, rootlock, trust

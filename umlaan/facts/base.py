@@ -78,7 +78,9 @@ def ask(on: Host, fact: type[FactBase[T]], *args: Any, **arguments: Any) -> T:
     """
     made, state = fact(), on.state
     reach(on, f"to load fact: {made.name}")
-    given, _ = pop_global_arguments(state, on, dict(on.current_op_global_arguments or {}) | arguments)
+    given, _ = pop_global_arguments(
+        state, on, dict(on.current_op_global_arguments or {}) | arguments
+    )
     control = {k: v for k, v in given.items() if k in CONNECTOR_ARGUMENT_KEYS}
     shown = {"print_output": state.print_fact_output, "print_input": state.print_fact_input}
     try:
