@@ -11,7 +11,7 @@ import pytest
 
 from umlaan.operations import common, waves
 
-HOST = SimpleNamespace(name="@local", get_fact=lambda fact: 2)
+HOST = SimpleNamespace(name="@local")
 
 
 class Machine:
@@ -41,6 +41,7 @@ def test_no_more_nodes_boot_at_once_than_two_a_core(monkeypatch: pytest.MonkeyPa
         common.LabCommand, "execute", lambda self, *words: machine.execute(self, *words)
     )
     monkeypatch.setattr(waves, "carrier", lambda host: HOST)
+    monkeypatch.setattr(waves, "ask", lambda on, fact: 2)
     monkeypatch.setattr(waves, "context_state", state)
 
     def node(number: int) -> None:

@@ -13,6 +13,7 @@ from pyinfra.context import state as context_state
 from pyinfra.facts.hardware import Cpus
 
 from umlaan.agent.atboot import PER_CORE
+from umlaan.facts.base import ask
 from umlaan.operations.common import LabCommand, carrier, kept
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def places(on: Host) -> threading.Semaphore:
     known: dict[str, threading.Semaphore] = kept(context_state, "waves", dict)
     if on.name not in known:
         # Meanwhile another node may have asked the same: the first answer counts for all.
-        known.setdefault(on.name, threading.Semaphore(at_once(on.get_fact(Cpus))))
+        known.setdefault(on.name, threading.Semaphore(at_once(ask(on, Cpus))))
     return known[on.name]
 
 
