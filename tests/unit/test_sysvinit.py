@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -87,6 +88,9 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         if keeper.poll() is None:
             keeper.terminate()
         keeper.wait(WAIT_S)
+        # What a killed one had just forked is not ended with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(keeper.pid, signal.SIGKILL)
     for path in (tmp_path / "run").glob("*.pid"):
         os.killpg(int(path.read_text().split()[1]), signal.SIGKILL)
 
