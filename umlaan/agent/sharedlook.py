@@ -28,6 +28,9 @@ def shared(folder: str, name: str, question: str, look: Callable[[], View], wait
     asked = time.monotonic()
     key = hashlib.sha256(question.encode()).hexdigest()[:12]
     path = f"{folder}/{name}-{key}.json"
+    if not os.path.isdir(os.path.dirname(folder)):
+        # A plan of a lab that is not there yet makes nothing: its state folder would be refused.
+        return look()
     try:
         make_folder(folder, 0o700)
         with locked(f"{path}.lock", f"look at {name}", wait=wait):
