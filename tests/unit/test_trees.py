@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umlaan.agent import trees
+from umlaan.agent import index, trees
 
 
 def fill(root: Path, files: dict[str, str]) -> Path:
@@ -118,3 +118,10 @@ def test_links_and_modes_arrive(base: Path, tmp_path: Path) -> None:
     trees.sync(str(tree), rows(base), share=False)
     assert os.access(tree / "run.sh", os.X_OK)
     assert os.readlink(tree / "link") == "run.sh"
+
+
+def test_a_checkout_with_another_umask_is_not_said_to_be_changed() -> None:
+    """Only the executable bit counts for the hash, so only what counts is named."""
+    before = {"a.c": ["file", 0o664, "1"], "run": ["file", 0o775, "2"], "old": ["dir", 0o755, ""]}
+    now = {"a.c": ["file", 0o600, "1"], "run": ["file", 0o600, "2"], "new": ["dir", 0o700, ""]}
+    assert index.differing(before, now) == ["new", "old", "run"]

@@ -117,9 +117,7 @@ def state(spec: Spec) -> dict[str, Any]:
             row["drift"] = drift(f"{spec['state']}/{variant}", rows, spec["cache"])
             before = stamp.get("source_rows", {})
             if before and source["rows"] and stamp["inputs"]["source"] != source["hash"]:
-                names = set(before) | set(source["rows"])
-                changed = [n for n in names if before.get(n) != source["rows"].get(n)]
-                row["changed_files"] = sorted(changed)[:20]
+                row["changed_files"] = index.differing(before, source["rows"])[:20]
         if variant == "ipc" and stamp is not None:
             tar = f"{spec['state']}/dvs.tar.gz"
             found = index.content(tar, frozenset(), spec["cache"])

@@ -129,6 +129,16 @@ def manifest_hash(rows: dict[str, list[Any]]) -> str:
     return digest.hexdigest()
 
 
+def differing(before: dict[str, list[Any]], now: dict[str, list[Any]]) -> list[str]:
+    """Names that two manifests have differently, in what their hashes count."""
+    names = sorted(set(before) | set(now))
+    return [n for n in names if manifest_hash(_row(before, n)) != manifest_hash(_row(now, n))]
+
+
+def _row(rows: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:
+    return {name: rows[name]} if name in rows else {}
+
+
 def content(path: str, exclude: frozenset[str], cache: str) -> dict[str, Any] | None:
     """Hash and size of a file or a tree; None where nothing is."""
     try:
