@@ -92,6 +92,7 @@ dvs = {
 
 measure = _same["measure"]
 root = {"device": "/dev/sdb6"}
+# "user": "root" would be the page's own way: who is root in the guest can then become root here.
 node = {"mem": "1024M", "dcid": 0}
 
 # pyinfra would take it for data.
