@@ -16,10 +16,15 @@ from umlaan.agent.visible import visible
 
 # What click.style writes for bold and a colour: at worst a guest's words are coloured.
 _STYLE = re.compile(r"(\x1b\[(?:0|1|3[0-7]|39|9[0-7])m)")
+# Of one line that pyinfra prints: a guest's without an end took minutes to be made visible.
+LONGEST = 100_000
 
 
 def shown(text: str) -> str:
-    """The text with nothing in it that a terminal obeys, but colours."""
+    """The text with nothing in it that a terminal obeys, but colours; its beginning, if endless."""
+    if len(text) > LONGEST:
+        more = len(text) - LONGEST
+        text = f"{text[:LONGEST]}… and {more} more characters"
     return "".join(p if _STYLE.fullmatch(p) else visible(p) for p in _STYLE.split(text))
 
 

@@ -211,6 +211,12 @@ def test_a_coloured_line_of_a_guest_s_hides_nothing() -> None:
     assert echo.shown("\x1b[8mhidden\x1b[2J") == "\\x1b[8mhidden\\x1b[2J"
 
 
+def test_a_line_without_an_end_is_cut() -> None:
+    """Thirty megabytes of zeros, each to be made visible, kept a run busy for minutes."""
+    told = echo.shown("\0" * (32 << 20))
+    assert len(told) < 500_000 and told.endswith("… and 33454432 more characters")
+
+
 @pytest.mark.parametrize("what", SHORT)
 def test_the_agent_s_own_lines(what: str) -> None:
     """mconsole's answer, the end of a log: they go to the terminal as the agent prints them."""
