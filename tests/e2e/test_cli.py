@@ -189,6 +189,41 @@ def test_drift_is_seen_planned_and_repaired(lab: Lab) -> None:
     assert lab.umlaan("status").code == 0
 
 
+def test_what_a_hostile_guest_says_is_bytes(lab: Lab) -> None:
+    """Root in node1 answers without end and with escapes: its lab host reads so much, and no more.
+
+    A link in place of a table hung status for ever, at 550 MB and growing.
+    """
+    state, name = "/run/sample-dvs", "x\\033]52;c;eA==\\007[/x]"
+    done = lab.umlaan(
+        *("exec", "node1"),
+        f"mv {state}/info {state}/kept && ln -s /dev/zero {state}/info; "
+        f"mv /etc/hostname /etc/kept && truncate -s 1G /etc/hostname; "
+        f"printf '{name}' >/proc/sys/kernel/hostname; printf '{name}\\n' >/dev/console",
+    )
+    assert done.code == 0, done.output
+    try:
+        result = lab.umlaan("status", "--json", timeout=120)
+        found = checked(result, "status")
+        said = "node1: its guest's answer is not read, it said more than 2 MB, which is not read"
+        assert (result.code, found["nodes"][0]["guest"]) == (2, "failed")
+        assert found["nodes"][0]["drift"] == [said] and found["nodes"][1]["guest"] == "answered"
+        text = lab.umlaan("status", timeout=120)
+        assert text.code == 2 and said in text.stdout and "\x1b" not in text.output
+        shown = lab.umlaan("logs", "node1", "-n", "400").stdout
+        assert "x\\x1b]52;c;eA==\\x07[/x]" in shown and "\x1b" not in shown
+        assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 500_000
+        # A file of a gigabyte where a page was: the plan fails for this node alone.
+        result = lab.umlaan("plan", "--json", timeout=300)
+        plan = checked(result, "plan")
+        assert result.code != 0, result.output
+        assert not [row for row in plan["changes"] if row["host"] == "@uml/node2"]
+    finally:
+        back = f"mv {state}/kept {state}/info; mv /etc/kept /etc/hostname; hostname node1"
+        assert lab.umlaan("exec", "node1", back).code == 0
+    assert lab.umlaan("up").verdict == "up"
+
+
 def test_a_killed_node_is_told_and_started_alone(lab: Lab) -> None:
     record = json.loads((lab.state_dir / "nodes/node2/launch.json").read_text())
     os.kill(record["pid"], signal.SIGKILL)

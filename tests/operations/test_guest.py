@@ -8,6 +8,7 @@ import json
 import tarfile
 from typing import Any
 
+import pytest
 from pyinfra.api.state import StateStage
 
 from tests.operations.support import LAB, NODE, commands_of
@@ -196,6 +197,33 @@ def test_what_a_killed_unpack_left_is_removed() -> None:
 def test_a_plan_says_the_same_without_asking_for_space() -> None:
     _, reasons = run(operations.dvs_tree, Look(files=TREE.files), DATA, stage=StateStage.Prepare)
     assert reasons == ["node1 /usr/src/dvs: unpack dvs.tar.gz, the tree is missing"]
+
+
+@pytest.mark.parametrize("stage", [StateStage.Prepare, StateStage.Execute])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"success": False, "stderr": "umlaan: node1: it said more than 33554432 bytes"},
+        "no base64 of a tar!",
+    ],
+)
+def test_a_node_whose_answer_is_refused_is_not_taken_for_an_empty_one(
+    stage: StateStage, answer: Any
+) -> None:
+    """A plan said that it would write all files of a node that floods it, or answers nonsense."""
+    lab, said = lab_of(DATA), []  # type: ignore[var-annotated]
+    responses = {
+        "node-state": json.dumps({"node1": ROW}),
+        "keys read": json.dumps(KEYS),
+        "base64 -w0": answer,
+    }
+    commands = commands_of(
+        *(operations.identity, lab.node("node1")),
+        **{"on": NODE, "responses": responses, "data": DATA, "stage": stage, "reasons": said},
+        before=lambda state: [*map(state.activate_host, state.inventory)] and None,
+    )
+    assert len(commands) == 1 and not [text for _, text in said if "write" in text]
+    assert "said more than 33554432 bytes" in commands[0] or "is not taken" in commands[0]
 
 
 PACKED = {"content": "cc", "sizes": "55", "bytes": 105_000_000, "entries": 1030}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pyinfra import logger
 from pyinfra.api.command import FileUploadCommand, StringCommand
 from pyinfra.context import host as context_host
-from pyinfra.context import state as context_state
 
 from umlaan.agent.kmodules import PACKED
 from umlaan.connector import WORK_S
@@ -60,10 +59,7 @@ class FeedCommand(StringCommand):
 def _look(node: Node) -> Look | None:
     """One look for all operations of the node; at a plan, what is not there yet is empty."""
     dvs = lab().settings(f"@uml/{node.name}").dvs
-    found = look_into(context_host, dvs.dest if dvs else None)
-    if found is None and context_host in context_state.failed_hosts:
-        why(f"{node.name}: its files are not looked at, what it says of them is refused")
-    return found
+    return look_into(context_host, dvs.dest if dvs else None)
 
 
 SMALL = 64  # inodes for a few files, whatever they are
