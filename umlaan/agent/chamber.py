@@ -1,9 +1,9 @@
-"""Run a build in a private mount and network namespace, the sources at their fixed places.
+"""Run a build in a sandbox without a network, the sources at their fixed places.
 
 Inside, /usr/src holds linux (the tree, read-only), out (the O= folder), ccache, and what else the
 sources include by an absolute path below /usr/src, for example dvs. The paths are the same on each
 machine, so the same inputs give the same bytes, and a killed build leaves no mount behind. Root is
-the lab host's own, or a build root's.
+the lab host's own, or a build root's; read-only, so that a build leaves nothing but its results.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import shlex
 import subprocess
 from dataclasses import dataclass, field
 
+from umlaan.agent import beneath, sandbox
+
 SRC = "/usr/src"
 TREE = f"{SRC}/linux"
 OUT = f"{SRC}/out"
 CCACHE = f"{SRC}/ccache"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEVICES = ("null", "zero", "full", "random", "urandom")
+# Of the machine's own root a build sees all but these: sockets of its daemons, files on their way.
+HIDDEN = {"/run": 0o755, "/tmp": 0o1777}
 # All four are needed for the same bytes twice.
 PINNED = {
     "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
@@ -45,57 +47,34 @@ class Chamber:
 
     def has(self, program: str) -> bool:
         """Whether a program is installed in the chamber."""
-        root = self.root.rstrip("/")
-        return any(os.access(f"{root}{folder}/{program}", os.X_OK) for folder in PATH.split(":"))
-
-    def script(self, command: list[str]) -> str:
-        """The shell script that mounts and then becomes the command."""
-        stage = f"{self.cache}/chamber"
-        root = self.root.rstrip("/")
-        lines = [f"mount -t tmpfs -o mode=755,size=4m umlaan {shlex.quote(stage)}"]
-        places = [(p, o, False) for p, o in self.writable.items()]
-        places += [(p, o, True) for p, o in self.read_only.items()]
-        for place, origin, only_read in places:
-            # Elsewhere than below /usr/src only in a build root, which is ours to make folders in.
-            below = place.startswith(f"{SRC}/") or not root
-            target = shlex.quote(stage + place.removeprefix(SRC) if below else root + place)
-            lines.append(f"mkdir -p {target}")
-            lines.append(f"mount --bind {shlex.quote(origin)} {target}")
-            if only_read:
-                lines.append(f"mount -o remount,bind,ro {target}")
-        lines.append(f"mkdir -p {shlex.quote(root + SRC)}")
-        lines.append(f"mount --rbind {shlex.quote(stage)} {shlex.quote(root + SRC)}")
-        environment = {
-            "PATH": PATH,
-            "HOME": "/nonexistent",
-            "LC_ALL": "C",
-            **PINNED,
-            **self.environment,
-        }
-        words = ["env", "-i", *(f"{k}={v}" for k, v in environment.items()), *command]
-        if root:
-            quoted = shlex.quote(root)
-            lines += [
-                f"mount -t proc proc {quoted}/proc",
-                f"mount -t tmpfs -o mode=1777 umlaan {quoted}/tmp",
-                f"mount -t tmpfs -o mode=755,size=64k umlaan {quoted}/dev",
-            ]
-            for name in DEVICES:
-                lines.append(
-                    f": >{quoted}/dev/{name}; mount --bind /dev/{name} {quoted}/dev/{name}"
-                )
-            lines.append(f"ln -s /proc/self/fd {quoted}/dev/fd")
-            words = ["chroot", root, *words]
-        if self.personality:
-            words = ["setarch", self.personality, *words]
-        lines += ["cd /", f"exec {shlex.join(words)}"]
-        return "\n".join(lines)
+        folders = sandbox.PATH.split(":")
+        return any(beneath.is_program(self.root, f"{folder}/{program}") for folder in folders)
 
     def argv(self, command: list[str]) -> list[str]:
-        """The whole command: a private namespace, the mounts, then the command itself."""
-        os.makedirs(f"{self.cache}/chamber", exist_ok=True)
-        apart = ["unshare", "--mount", "--net", "--propagation", "private"]
-        return [*apart, "sh", "-euc", self.script(command)]
+        """The whole command: the sandbox's words, then the command itself."""
+        own = self.root == "/"
+        # A build root is ours to make folders in, until all that is bound has its place.
+        words = [*sandbox.apart(), *sandbox.tree(self.root, read_only=own)]
+        words += [*sandbox.proc(), *sandbox.devices()]
+        if any(place.startswith(f"{SRC}/") for place in (*self.writable, *self.read_only)):
+            if own:
+                os.makedirs(SRC, exist_ok=True)
+            words += sandbox.memory(SRC)
+        for path, mode in HIDDEN.items():
+            if beneath.is_folder(self.root, path):
+                words += sandbox.memory(path, mode, None)
+        for place, origin in self.writable.items():
+            words += ["--bind", origin, place]
+        for place, origin in self.read_only.items():
+            words += ["--ro-bind", origin, place]
+        if not own:
+            words += ["--remount-ro", "/"]
+        words += sandbox.command(["env", "-i", *self._variables(), *command])
+        return ["setarch", self.personality, *words] if self.personality else words
+
+    def _variables(self) -> list[str]:
+        given = {"PATH": sandbox.PATH, "HOME": "/nonexistent", "LC_ALL": "C", **PINNED}
+        return [f"{name}={value}" for name, value in {**given, **self.environment}.items()]
 
     def run(self, command: list[str], *, terminal: bool = False) -> int:
         """Run with output inherited (it is the log), input only for a person; the exit code."""

@@ -24,6 +24,7 @@ from umlaan.agent.atomic import new_file, new_folder, new_link, sync_below
 from umlaan.agent.chamber import BuildError, Chamber
 from umlaan.agent.dvstar import write_tarball
 from umlaan.agent.files import locked, read_json, write_json
+from umlaan.agent.sandbox import PATH, NoSandbox
 from umlaan.agent.spec import decode
 
 Spec = dict[str, Any]
@@ -194,14 +195,17 @@ def _build(
         write_json(f"{work}/stamp.json", stamp)
 
 
-def _inside(spec: Spec, folder: str, environment: dict[str, str]) -> Chamber:
-    """The build root with the variant's copy at its place, without a network."""
+def _sandbox(spec: Spec, folder: str, place: str, environment: dict[str, str]) -> Chamber:
+    """The build root, or this machine's own, with the variant's copy at its place."""
     root = spec["buildroot"]
+    if not root:
+        # A compiler of the user's may be found by the path alone.
+        environment = {"PATH": os.environ.get("PATH", PATH), **environment}
     return Chamber(
         spec["cache"],
-        root=root["dir"],
-        personality="i686" if root["arch"] == "i386" else None,
-        writable={spec["dest"]: folder},
+        root=root["dir"] if root else "/",
+        personality="i686" if root and root["arch"] == "i386" else None,
+        writable={place: folder},
         environment=environment,
     )
 
@@ -209,14 +213,17 @@ def _inside(spec: Spec, folder: str, environment: dict[str, str]) -> Chamber:
 def _run_step(spec: Spec, variant: str, folder: str, step: dict[str, Any]) -> None:
     if not os.path.isdir(f"{folder}/{step['dir']}"):
         raise SystemExit(f"DVS {variant}: dvs.steps names {step['dir']}, which the tree lacks")
-    root, own = spec["buildroot"], {"SOURCE_DATE_EPOCH": "0", "DVS_VARIANT": variant}
     # In a build root it is made at the place where it will stand: its makefiles know that path.
-    command = _make(spec, spec["dest"] if root else folder, step)
+    place = spec["dest"] if spec["buildroot"] else folder
+    command = _make(spec, place, step)
     print(f"# {shlex.join(command)}\n{variant}: {step['dir']}", flush=True)
-    environment = {**os.environ, **own}
+    environment = {"SOURCE_DATE_EPOCH": "0", "DVS_VARIANT": variant}
+    try:
+        words = _sandbox(spec, folder, place, environment).argv(command)
+    except NoSandbox as fault:
+        raise SystemExit(f"DVS {variant}: {fault}") from None
     done = subprocess.run(
-        _inside(spec, folder, own).argv(command) if root else command,
-        env=environment,
+        words,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -284,7 +291,8 @@ def _remove(path: str) -> None:
 def _place(source: str, target: str, row: list[Any]) -> None:
     kind, mode, content = row
     if kind == "dir":
-        if os.path.lexists(target) and not os.path.isdir(target):
+        if os.path.islink(target) or (os.path.exists(target) and not os.path.isdir(target)):
+            # A link that a folder takes the place of: what is put below it would go elsewhere.
             os.unlink(target)
         os.makedirs(target, mode=mode, exist_ok=True)
         return

@@ -18,7 +18,7 @@ _KEPT = (
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"),
     *("SETFCAP", "SETGID", "SETUID", "SYS_CHROOT"),
 )
-_RUN_BYTES = 64 << 20
+_SMALL = 64 << 20
 MISSING = (
     "bubblewrap is not installed on this lab host, and a root is entered only in its sandbox; "
     "umlaan up installs it, or: apt-get install bubblewrap"
@@ -69,9 +69,10 @@ def devices() -> list[str]:
     return ["--dev", "/dev"]
 
 
-def memory(path: str, mode: int = 0o755, size: int = _RUN_BYTES) -> list[str]:
-    """A folder in memory that ends with the sandbox."""
-    return ["--perms", f"{mode:o}", "--size", str(size), "--tmpfs", path]
+def memory(path: str, mode: int = 0o755, size: int | None = _SMALL) -> list[str]:
+    """A folder in memory that ends with the sandbox; without a size half of what there is."""
+    limit = ["--size", str(size)] if size else []
+    return ["--perms", f"{mode:o}", *limit, "--tmpfs", path]
 
 
 def command(words: Sequence[str]) -> list[str]:
