@@ -55,7 +55,7 @@ SPARE_S = 15
 _PUT = """\
 f=$(readlink -f {path} 2>/dev/null) || f=; [ -n "$f" ] || f={path}
 [ -d "$f" ] && {{ echo "$f is a directory" >&2; exit 1; }}
-t="$f.umlaan-$$"; set -C; : >"$t" || exit 1; set +C
+t="$f.umlaan-{token}"; set -C; : >"$t" || exit 1; set +C
 trap 'rm -f "$t"' EXIT
 cat >"$t" || exit 1
 [ "$(wc -c <"$t")" -eq {size} ] || {{ echo "only a part of $f arrived" >&2; exit 1; }}
@@ -350,7 +350,12 @@ class UmlConnector(BaseConnector):
             _, sized = self.carrier.run_shell_command(
                 StringCommand("stat", "-c", "%s", shlex.quote(parcel))
             )
-            script = _PUT.format(path=shlex.quote(remote_filename), size=int(sized.stdout))
+            # Not by the pid: it is 1 in a stopped root, and what a killed one left stays.
+            script = _PUT.format(
+                path=shlex.quote(remote_filename),
+                size=int(sized.stdout),
+                token=uuid.uuid4().hex[:12],
+            )
             status, output = self._script(script, after=f"<{shlex.quote(parcel)}", **arguments)
         finally:
             self._drop(parcel)

@@ -16,6 +16,7 @@ from pyinfra.api.state import State, StateStage
 
 from tests.operations.support import LAB, NODE
 from umlaan.agent.chroot import MARK
+from umlaan.agent.sandbox import MISSING
 
 UP = {"running": True, "answers": True, "uptime": 500.0, "root_exists": True}
 DOWN = {"running": False, "answers": None, "uptime": None, "root_exists": True}
@@ -76,6 +77,28 @@ def test_a_stopped_node_is_entered_through_its_root() -> None:
         "-c",
         "sh -c 'cat /etc/hostname'",
     ]
+
+
+def test_a_stopped_root_has_a_way_out_only_to_fetch_packages() -> None:
+    node, ran = node_host(DOWN)
+    for command, lent in (
+        ("apt-get -y install tree", True),
+        ("apt update", True),
+        ("dpkg -l", False),
+        ("curl http://192.0.2.1/", False),
+    ):
+        node.run_shell_command(StringCommand(command))
+        assert ("--network" in shlex.split(ran[-1])) is lent, command
+
+
+def test_before_bubblewrap_is_installed_a_plan_sees_an_empty_machine() -> None:
+    refusal = {"success": False, "stderr": f"{MARK}{MISSING}"}
+    node, _ = node_host(DOWN, StateStage.Prepare, **{"root-run": refusal})
+    status, output = node.run_shell_command(StringCommand("cat", "/etc/hostname"))
+    assert (status, output.stdout) == (True, "")
+    node, _ = node_host(DOWN, **{"root-run": refusal})
+    status, output = node.run_shell_command(StringCommand("cat", "/etc/hostname"))
+    assert (status, output.stderr) == (False, f"node1: {MISSING}")
 
 
 def test_a_plan_only_reads() -> None:
