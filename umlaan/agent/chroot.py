@@ -126,6 +126,8 @@ def inside(root: str, command: list[str], *, read_only: bool, way: mirrors.Ways 
     packages = not read_only and bool(_PACKAGES.search(" ".join(command)))
     try:
         proc.keep_mounts_apart()
+        # Bubblewrap looks there for the processes that it makes.
+        proc.mount_own_proc()
         run_folder()
         make_folder(MOUNT_POINT, 0o700)
         mount_root(root, read_only)

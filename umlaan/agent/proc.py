@@ -14,6 +14,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x2, 0x4, 0x8
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -226,6 +227,12 @@ def die_with_parent(signal_number: int) -> None:
 def keep_mounts_apart() -> None:
     """In a mount namespace of one's own: what is mounted from now on is seen by nobody else."""
     _libc("mount", "mount --make-rprivate /", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+
+
+def mount_own_proc() -> None:
+    """/proc of this process's own PID namespace, in its own mount namespace."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _libc("mount", "mount /proc", b"proc", b"/proc", b"proc", flags, None)
 
 
 def unmount(path: str) -> None:
