@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from umlaan.agent import extfs, root
+from umlaan.agent import extfs, root, sandbox
 
 
 def image(path: Path, *words: str, size: int = 8 << 20) -> Path:
@@ -72,3 +73,41 @@ def test_errors_that_are_safe_to_repair_are(tmp_path: Path) -> None:
     after = extfs.look(str(disk))
     assert after is not None and after["state"] == "clean"
     assert json.dumps(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
+def test_who_reads_a_made_up_file_system_has_the_image_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a debugfs, blkid and e2fsck that the image has got into its hands."""
+    disk = image(tmp_path / "disk")
+    (tmp_path / "other").write_text("kept")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        taken = Path(folder, "debugfs")
+        taken.write_text(
+            f"#!/bin/sh\nls {tmp_path} /run >&2\n"
+            f"echo evil >{folder}/owned; echo evil >/proc/1/root{tmp_path}/other; rm {folder}/*\n"
+            f'for last in "$@"; do :; done; echo evil >"$last"\n'
+            "grep -c : /proc/net/dev; exit 3\n"
+        )
+        taken.chmod(0o755)
+        for name in ("blkid", "e2fsck"):
+            Path(folder, name).symlink_to(taken)
+        before = sorted(os.listdir(folder))
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        was = disk.read_bytes()
+        assert extfs.holds(str(disk), "/sbin/init") is None
+        assert extfs.type_of(str(disk)) == "1"
+        assert disk.read_bytes() == was
+        done = extfs.repair(str(disk))
+        assert (done.code, done.output) == (3, "1\n")
+        assert "other" not in done.errors
+        # What it is to repair it can spoil, nothing else.
+        assert disk.read_bytes() != was
+        assert sorted(os.listdir(folder)) == before
+    assert (tmp_path / "other").read_text() == "kept"
+
+
+def test_what_is_not_come_to_is_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="execvp no-such-program"):
+        sandbox.run_tool(["no-such-program"], str(image(tmp_path / "disk")), seconds=20)

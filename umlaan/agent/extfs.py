@@ -9,13 +9,15 @@ import os
 import struct
 from typing import Any
 
-from umlaan.agent import bounded
+from umlaan.agent import bounded, sandbox
 
 _OFFSET = 1024
 _MAGIC = 0xEF53
 _HAS_JOURNAL, _NEEDS_RECOVERY = 0x4, 0x4
 _VALID, _ERRORS = 0x1, 0x2
 _64BIT = 0x80
+REPAIR_S = 900.0
+_BLKID = ("blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE")
 
 
 def look(path: str) -> dict[str, Any] | None:
@@ -49,7 +51,7 @@ def look(path: str) -> dict[str, Any] | None:
 def holds(path: str, name: str) -> bool | None:
     """Whether a file is in an unmounted ext file system, links followed; None if unknown."""
     try:
-        said = bounded.run(["debugfs", "-R", f"stat {name}", path], 20, most=1 << 20)
+        said = sandbox.run_tool(["debugfs", "-R", f"stat {name}"], path, seconds=20)
     except OSError:
         return None
     if "File not found" in said.errors:
@@ -60,8 +62,7 @@ def holds(path: str, name: str) -> bool | None:
 def type_of(path: str) -> str:
     """What blkid says that a path holds; empty if nothing that it knows."""
     try:
-        words = ["blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", path]
-        return bounded.run(words, 60, most=64 << 10).output.strip()
+        return sandbox.run_tool(_BLKID, path, seconds=60, most=64 << 10).output.strip()
     except OSError:
         return ""
 
@@ -73,3 +74,8 @@ def writable(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def repair(path: str) -> bounded.Said:
+    """e2fsck -p: what is safe without asking."""
+    return sandbox.run_tool(["e2fsck", "-p"], path, writable=True, seconds=REPAIR_S)

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 from typing import Any
 
@@ -21,6 +20,7 @@ from umlaan.agent import baseimage, extfs, rootlock
 from umlaan.agent.atomic import new_file, sweep
 from umlaan.agent.chamber import BuildError
 from umlaan.agent.files import make_folder, read_json, write_json
+from umlaan.agent.visible import word
 
 _CORRECTED = 1
 _UNCORRECTED = 4
@@ -115,20 +115,18 @@ def check(spec: dict[str, Any], name: str) -> None:
     lock = rootlock.take(path, f"e2fsck of {name}'s root", wait=20.0)
     try:
         rootlock.wait_free(path, 5.0)
-        done = subprocess.run(
-            ["e2fsck", "-p", path], stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        done = extfs.repair(path)
     finally:
         os.close(lock)
-    said = f"{done.stdout}{done.stderr}".strip()
+    said = f"{done.output}{done.errors}".strip()
     print(said, flush=True)
-    if done.returncode >= _UNCORRECTED:
-        last = said.splitlines()[-1] if said else "it said nothing"
+    if done.code >= _UNCORRECTED:
+        last = done.fault or (word(said.splitlines()[-1]) if said else "it said nothing")
         raise SystemExit(
-            f"{name}: e2fsck -p {path}: exit code {done.returncode}: {last}\n"
+            f"{name}: e2fsck -p {path}: exit code {done.code}: {last}\n"
             f"umlaan repairs only what is safe without asking; run e2fsck {path} by hand"
         )
-    if done.returncode & _CORRECTED:
+    if done.code & _CORRECTED:
         print(f"{name}: file system errors of {path} corrected", flush=True)
 
 

@@ -9,7 +9,10 @@ capabilities is about the files of the root itself.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
+
+from umlaan.agent import bounded
 
 PROGRAM = "bwrap"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -78,3 +81,28 @@ def memory(path: str, mode: int = 0o755, size: int | None = _SMALL) -> list[str]
 def command(words: Sequence[str]) -> list[str]:
     """What is run, from the root's top."""
     return ["--chdir", "/", "--", *words]
+
+
+def run_tool(
+    words: Sequence[str],
+    path: str,
+    *,
+    seconds: float,
+    most: int = 1 << 20,
+    writable: bool = False,
+) -> bounded.Said:
+    """Have a program of this machine's read, or repair, a file system made by who knows whom.
+
+    Whatever that leads it to, it has the image or partition alone, which is put behind its words.
+    OSError where the program was not come to.
+    """
+    real = os.path.realpath(path)
+    device = stat.S_ISBLK(os.stat(real).st_mode)
+    bind = "--dev-bind" if device else "--bind" if writable else "--ro-bind"
+    line = [*apart(), *tree("/", read_only=True), *proc(), *devices()]
+    line += [*memory("/run"), *memory("/tmp"), bind, real, real, *command([*words, real])]
+    said = bounded.run(line, seconds, most=most)
+    # The code of bubblewrap's own failure is one that e2fsck has, too.
+    if said.code == 1 and said.errors.startswith(f"{PROGRAM}: "):
+        raise OSError(f"{words[0]} {path}: {said.errors.strip()}")
+    return said

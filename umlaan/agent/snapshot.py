@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from umlaan.agent import bounded, chroot, extfs, node, quiesce, root, rootlock
+from umlaan.agent import chroot, extfs, node, quiesce, root, rootlock
 from umlaan.agent.atomic import new_file, sweep_all
 from umlaan.agent.files import locked, make_folder, read_json, write_json
 from umlaan.agent.visible import word
@@ -30,8 +30,6 @@ _FICLONE = 0x40049409
 _CHUNK = 16 << 20
 EVERY_S = 3.0
 RESERVE = 64 << 20
-# A journal is replayed in seconds; who made the file system may have made it to take for ever.
-CHECK_S = 900.0
 
 
 class Refused(Exception):
@@ -129,7 +127,7 @@ def check(path: str) -> str:
         raise Refused(f"{path}: the root holds no ext file system")
     if found["state"] == "clean":
         return "clean"
-    done = bounded.run(["e2fsck", "-p", path], CHECK_S, most=1 << 20)
+    done = extfs.repair(path)
     if done.code > 1 or done.fault:
         said = (done.output + done.errors).strip().splitlines()
         why = done.fault or word(" ".join(said[-3:]))
