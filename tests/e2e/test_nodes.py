@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +51,51 @@ def test_limit_repairs_one_node_and_leaves_the_other_down(pair: Lab) -> None:
     assert pair.deploy().verdict == "up"
     result = pair.deploy("--limit", "@local")
     assert (result.code, result.changed, result.verdict) == (0, 0, "up"), result.output
+
+
+_OWN_BASE64 = """\
+#!/bin/sh
+if [ -e /run/umlaan-chroot ]; then
+    for p in 1 self $PPID; do echo evil >/proc/$p/root%s/owned; done
+    hostname umlaan-evil; echo 3 >/proc/sys/kernel/printk; ip link set lo down
+    echo evil >>/etc/resolv.conf; date -s @1000000000
+fi >/dev/null 2>&1
+echo ran >>/base64.ran
+exec /usr/bin/base64.real "$@"
+"""
+
+
+def test_a_stopped_root_that_its_guest_made_hostile_reaches_nothing(pair: Lab) -> None:
+    def script(text: str) -> Any:
+        result = pair.exec("@uml/node1", "sh", "-c", shlex.quote(text))
+        assert result.code == 0, result.output
+
+    def machine() -> list[Any]:
+        names = ("hostname", "printk")
+        rows: list[Any] = [Path("/proc/sys/kernel", name).read_bytes() for name in names]
+        rows += [Path("/sys/class/net/lo/flags").read_text(), os.listdir(victim)]
+        return [*rows, Path("/etc/resolv.conf").read_bytes(), victim.stat().st_mtime_ns]
+
+    victim = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    own = base64.b64encode((_OWN_BASE64 % victim).encode()).decode()
+    script(
+        f"cd /usr/bin && echo {own} | base64 -d >b && chmod 755 b && cp base64 base64.real "
+        "&& mv -f b base64 && sync"
+    )
+    assert pair.exec("@uml/node1", "poweroff").code in (0, 1)
+    _wait_down(pair, "node1")
+    before = machine()
+    clock = time.time() - time.monotonic()
+    assert pair.dry().verdict == "drifted"
+    # Its sbin leads to a folder of the machine's while packages are asked for.
+    script(f"mv /usr/sbin /usr/sbin.real; ln -s {victim} /usr/sbin; : dpkg")
+    script("touch /usr/sbin.real/x; : dpkg; rm -f /usr/sbin.real/x; cat /base64.ran >/dev/null")
+    script("/bin/rm /usr/sbin && /bin/mv /usr/sbin.real /usr/sbin")
+    assert machine() == before
+    assert abs(time.time() - time.monotonic() - clock) < 600
+    script("cd /usr/bin && mv -f base64.real base64 && rm -f /base64.ran")
+    assert pair.deploy().verdict == "up"
+    victim.rmdir()
 
 
 def test_one_nodes_failure_stops_that_node_alone(pair: Lab) -> None:
