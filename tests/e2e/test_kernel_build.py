@@ -310,6 +310,13 @@ def test_no_network_and_a_read_only_tree_in_the_chamber(tmp_path: Path, tree: Pa
         assert str(tmp_path) not in mounts.read()
 
 
+def test_an_image_that_leads_to_the_machines_files_is_no_image(tmp_path: Path, tree: Path) -> None:
+    text = MAKEFILE.replace("linux: $(O)/linux", "linux:\n\t@ln -sf /etc/os-release $(O)/linux\nx:")
+    (tree / "Makefile").write_text(text)
+    with pytest.raises(BuildError, match="make left no linux"):
+        built(spec_of(tmp_path, str(tree)))
+
+
 def test_a_run_killed_anywhere_is_finished_by_the_next(tmp_path: Path, tree: Path) -> None:
     expected = built(spec_of(tmp_path / "clean", str(tree)))
     packed = tarball(tree, tmp_path / "linux-6.1.7.tar.gz")

@@ -88,3 +88,13 @@ def test_a_fifo_is_not_waited_for(root: Path) -> None:
     os.mkfifo(root / "fifo")
     beneath.remove_if(str(root), "fifo", b"")
     assert (root / "fifo").exists()
+
+
+def test_what_leads_outside_is_not_copied(root: Path, tmp_path: Path) -> None:
+    beneath.copy(str(root), "sbin/tool", str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_text() == "tool"
+    os.mkfifo(root / "fifo")
+    for path in ("file", "out/file", "../outside/file", "loop", "fifo", "usr"):
+        with pytest.raises(OSError):
+            beneath.copy(str(root), path, str(tmp_path / "no"))
+    assert not (tmp_path / "no").exists()

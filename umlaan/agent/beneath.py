@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO of a guest's must not be waited for.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LINKS = 40
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -105,13 +109,28 @@ def create(top: str, path: str, data: bytes, mode: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def reading(top: str, path: str) -> Iterator[BinaryIO]:
+    """A file that a path below top is, or leads to. OSError where it is none, or no plain file."""
+    with place(top, path, follow=True) as (folder, name):
+        descriptor = os.open(name, _READ, dir_fd=folder)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no plain file", f"{top}/{path}")
+        yield file
+
+
+def copy(top: str, path: str, target: str) -> None:
+    """Copy a file from below top to a new file of this machine's."""
+    with reading(top, path) as source, open(target, "xb") as file:
+        shutil.copyfileobj(source, file)
+
+
 def remove_if(top: str, path: str, data: bytes) -> None:
     """Remove a file that still holds exactly this; what is anything else stays."""
-    # A FIFO of a guest's must not be waited for.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         with place(top, path, follow=False) as (folder, name):
-            with open(os.open(name, flags, dir_fd=folder), "rb") as file:
+            with open(os.open(name, _READ, dir_fd=folder), "rb") as file:
                 regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
                 ours = regular and file.read(len(data) + 1) == data
             if ours:

@@ -14,12 +14,12 @@ import shutil
 import sys
 from typing import Any
 
-from umlaan.agent import kconfig, kernel_state, kmodules, patching, ready, source, trees
+from umlaan.agent import beneath, kconfig, kernel_state, kmodules, patching, ready, source, trees
 from umlaan.agent.atomic import new_file, new_folder, sweep_all
 from umlaan.agent.chamber import BuildError, say
 from umlaan.agent.files import fault_of, locked, read_json, write_atomic, write_json
 from umlaan.agent.index import hash_file
-from umlaan.agent.kernel_make import Make, compile_, output_folder, read_bytes
+from umlaan.agent.kernel_make import Make, compile_, output_folder
 from umlaan.agent.spec import load
 
 
@@ -116,8 +116,13 @@ def _make(spec: dict[str, Any], found: dict[str, Any], jobs: int, beside: str) -
             image = make.chamber.ask([*make.words, "-s", "image_name"]).splitlines()[-1]
         if spec["arch"] != "um" or spec["modules"]:
             kmodules.staged(spec, make, out, made, beside)
-        shutil.copyfile(f"{out}/{image}", f"{beside}/linux")
-        config = read_bytes(f"{out}/.config")
+        try:
+            # What a build left may be a link to any file of this machine's.
+            beneath.copy(out, image, f"{beside}/linux")
+            with beneath.reading(out, ".config") as file:
+                config = file.read()
+        except OSError as error:
+            raise BuildError(f"make left no {image} in {out}: {error.strerror}") from None
     os.chmod(f"{beside}/linux", 0o755)
     if spec["arch"] == "um":
         ready.runs(f"{beside}/linux")

@@ -12,7 +12,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from umlaan.agent import dvstar, index
+from umlaan.agent import beneath, dvstar, index
 from umlaan.agent.chamber import OUT, say
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def staged(spec: dict[str, Any], make: Make, out: str, made: dict[str, Any], bes
     made["extra"] = []
     if spec["arch"] != "um":
         made["extra"].append("System.map")
-        shutil.copyfile(f"{out}/System.map", f"{beside}/System.map")
+        beneath.copy(out, "System.map", f"{beside}/System.map")
     if made["options"].get("MODULES") != "y":
         return
     stage = f"{out}/.umlaan-modules"
