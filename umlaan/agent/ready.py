@@ -81,8 +81,8 @@ def fetch(spec_source: dict[str, Any], cache: str) -> None:
 def describe(identity: source.Identity) -> dict[str, Any]:
     """release, configuration, transports and modules of a ready kernel, asked of itself."""
     path = identity["file"]
-    release = _ask(path, "--version")
-    text = _ask(path, "--showconfig")
+    release = _ask([path, "--version"])
+    text = _ask([path, "--showconfig"])
     found = sorted(glob.glob(f"{identity['root']}/usr/lib/uml/modules/{release}"))
     return {
         "release": release,
@@ -97,7 +97,7 @@ def runs(path: str) -> None:
     with open(path, "rb") as file:
         head = file.read(5)
     try:
-        _ask(path, "--version")
+        _ask([path, "--version"])
     except BuildError as error:
         remedy = ""
         if head == b"\x7fELF\x01":
@@ -108,20 +108,20 @@ def runs(path: str) -> None:
         raise BuildError(f"the kernel was built, but {error}{remedy}") from None
 
 
-def _ask(path: str, asked: str) -> str:
+def _ask(command: list[str]) -> str:
     """What a kernel says of itself, in the sandbox: whose it is, and what it does, is not known."""
     try:
-        done = sandbox.run_program(path, asked, seconds=20)
+        done = sandbox.run_program(*command, seconds=20)
     except sandbox.NoSandbox as error:
-        raise BuildError(f"{path}: {error}") from None
+        raise BuildError(f"{command[0]}: {error}") from None
     except OSError as error:
         if str(error).endswith(os.strerror(errno.ENOENT)):
-            raise BuildError(f"{path}: its loader is not on this machine") from None
-        raise BuildError(f"{path}: cannot be run: {word(str(error))}") from None
+            raise BuildError(f"{command[0]}: its loader is not on this machine") from None
+        raise BuildError(f"{command[0]}: cannot be run: {word(str(error))}") from None
     if done.fault:
-        raise BuildError(f"{path} {asked}: {done.fault}: no UML kernel?")
+        raise BuildError(f"{' '.join(command)}: {done.fault}: no UML kernel?")
     text = done.output.strip()
     if done.code or not text:
         said = word((done.errors.strip() or "no answer").splitlines()[-1])
-        raise BuildError(f"{path} {asked}: {said}: no UML kernel that runs here")
+        raise BuildError(f"{' '.join(command)}: {said}: no UML kernel that runs here")
     return text

@@ -108,7 +108,7 @@ def run_program(path: str, *words: str, seconds: float) -> bounded.Said:
     OSError where it was not come to, its last words what the kernel says.
     """
     real = os.path.realpath(path)
-    return _run([real, *words], ["--ro-bind", real, real], seconds, 1 << 20)
+    return _run([real, *words], ["--ro-bind", real, real], seconds, bounded.MOST)
 
 
 def _run(words: Sequence[str], bind: Sequence[str], seconds: float, most: int) -> bounded.Said:
