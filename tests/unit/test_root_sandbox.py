@@ -275,3 +275,15 @@ def test_without_bubblewrap_nothing_is_entered(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(sandbox.NoSandbox, match="apt-get install bubblewrap"):
         sandbox.program()
+
+
+def test_a_root_is_entered_where_low_pids_are_not_there(tmp_path: Path, tree: Path) -> None:
+    # A container as lab host has no kernel threads: no process stands in for one of another number.
+    image = tmp_path / "root.ext4"
+    words = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), str(image), "16M"]
+    subprocess.run(words, check=True)
+    asked = [*COMMAND, "--root", str(image), "--read-only", "--", "/bin/busybox", "echo", "there"]
+    script = 'for i in 1 2 3 4 5 6 7 8 9 10 11 12; do /bin/true; done; "$@"'
+    alone = ["unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
+    done = subprocess.run([*alone, *asked], capture_output=True, text=True, env=HERE)
+    assert (done.returncode, done.stdout) == (0, "there\n"), done.stderr
