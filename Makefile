@@ -9,7 +9,7 @@ LEVELS = $(VENV)/.levels
 LEVEL = ./bin/level $(LEVELS)
 ASIDE = $(PY) -m tests.side_by_side
 
-.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools test-vm bench-converge clean
+.PHONY: deploy dry verify destroy test unit e2e lint venv test-tools test-machine test-vm bench-converge clean
 
 deploy: $(VENV)/.ready
 	@$(RUN) deploy.py $(ARGS)
@@ -60,9 +60,13 @@ bench-converge: $(VENV)/.test-ready
 clean:
 	rm -rf $(VENV)
 
-# node0 as a whole machine in QEMU, without acceleration: its kernel, modules, reboots.
+# Lab hosts as machines by systemd-nspawn: systemd, units, reboots, a partition as a root.
+test-machine: $(VENV)/.test-ready
+	@./bin/test-tools
+	@$(ASIDE) --at-once 2 tests/machine
+
+# A machine in QEMU, without acceleration: a kernel of its own through grub, its modules.
 test-vm: $(VENV)/.test-ready
 	@./bin/test-tools qemu-system-x86 qemu-utils fdisk grub-pc-bin grub-common ccache bc bison flex \
 	    libelf-dev libssl-dev kmod cpio rsync perl xz-utils
-	@$(PY) -m pytest -q -s --timeout=3600 --durations=10 tests/vm
-	@echo "umlaan: tests with node0 as a machine of its own passed"
+	@$(PY) -m pytest -q --durations=10 tests/vm

@@ -3,39 +3,47 @@
 mmdebstrap makes the tree, ``mke2fs -d`` the file system; grub's first stages are laid into the gap
 before the partition. The first boot is the Debian kernel's, by a grub.cfg of the image's own; what
 needs a running machine (update-grub) is done there, by whoever starts it.
+
+It runs without acceleration, so that it has nothing that a boot through grub does not need.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from umlaan.agent import apt
+from tests import debian
+from umlaan.plan import toolchain
 
-CACHE = Path.home() / ".cache" / "umlaan" / "vm"
+SOURCE = Path(__file__).read_text()
 SECTOR = 512
 FIRST = 2048  # the partition's first sector; grub's core image lies before it
-DISK_MIB = 5120
+DISK_MIB = 3072
 ROOT_UUID = "6f1d5c2e-0a4b-4c7e-9d53-0d1a6e5b7c01"
-SUITE = "bookworm"
 # Debian's kernel for a machine, the smallest of its architecture.
 KERNELS = {"amd64": "linux-image-cloud-amd64", "i386": "linux-image-686-pae"}
+# What umlaan would install on a lab host is there: the machine has no way out.
 PACKAGES = (
-    *("systemd-sysv", "udev", "dbus", "openssh-server", "openssh-client", "python3"),
-    *("iproute2", "iputils-ping", "kmod", "initramfs-tools", "lz4", "grub-pc", "e2fsprogs"),
-    *("bubblewrap", "util-linux", "procps", "libpam-systemd"),
+    *("systemd-sysv", "udev", "openssh-server", "python3", "lz4", "grub-pc", "e2fsprogs"),
+    *toolchain.ALWAYS,
+    *toolchain.INSTALL_KERNEL,
 )
-MODULES = ("virtio_pci", "virtio_scsi", "sd_mod", "ext4")
-# Nothing here may wait for a network or wake up in the middle of a test.
+# sd probes its disks side by side, whatever the order they were found in, and takes a name in each
+# probe. So the initramfs knows the drivers of the system's disk only: where it is sda, a data disk
+# that has another driver is sdb.
+MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ext4")
+# Nothing here may wait for a network or wake up in the middle of a test, or costs seconds there.
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer"),
     *("e2scrub_all.timer", "e2scrub_reap.service", "systemd-timesyncd.service", "man-db.timer"),
-    *("systemd-networkd-wait-online.service", "grub-common.service"),
+    *("systemd-networkd-wait-online.service", "grub-common.service", "getty.target"),
+    *("systemd-logind.service", "systemd-update-utmp.service", "systemd-random-seed.service"),
+    *("systemd-tmpfiles-clean.timer", "systemd-journal-flush.service", "systemd-pstore.service"),
+    *("systemd-update-utmp-runlevel.service", "dev-hugepages.mount", "dev-mqueue.mount"),
+    *("sys-kernel-debug.mount", "sys-kernel-tracing.mount", "proc-sys-fs-binfmt_misc.automount"),
 )
 NETWORK = """[Match]
 Name=eth0
@@ -44,25 +52,18 @@ Name=eth0
 Address=10.0.2.15/24
 LinkLocalAddressing=no
 """
-LAN = """[Match]
-Name=eth1
-
-[Network]
-Address=192.168.1.100/24
-LinkLocalAddressing=no
-"""
 GRUB_DEFAULTS = """GRUB_DEFAULT=0
-GRUB_TIMEOUT=1
+GRUB_TIMEOUT=0
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="net.ifnames=0 console=tty0 console=ttyS0,115200"
-GRUB_TERMINAL="console serial"
+GRUB_CMDLINE_LINUX="net.ifnames=0 console=ttyS0,115200"
+GRUB_TERMINAL="serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
 """
 FIRST_MENU = """serial --unit=0 --speed=115200
-terminal_input console serial
-terminal_output console serial
+terminal_input serial
+terminal_output serial
 set timeout=0
 search --no-floppy --fs-uuid --set=root {uuid}
 menuentry "first boot" {{
@@ -72,89 +73,40 @@ menuentry "first boot" {{
 """
 
 
-def key() -> str:
-    """What the image depends on: this file."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-
-
-def ssh_key() -> Path:
-    """The key pair that enters the machine, made once."""
-    path = CACHE / "ssh" / "id_ed25519"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "umlaan-test-vm"]
-        subprocess.run([*words, "-f", str(path)], check=True)
-    return path
+def recipe(arch: str) -> tuple[str, ...]:
+    return debian.recipe(arch, (KERNELS[arch], *PACKAGES))
 
 
 def image(arch: str = "amd64") -> Path:
-    """The raw disk, from the cache or made now (two minutes)."""
-    public = ssh_key().with_suffix(".pub").read_text()
-    known = hashlib.sha256(public.encode()).hexdigest()[:8]
-    path = CACHE / f"node0-{arch}-{key()}-{known}.raw"
-    if path.exists():
-        return path
-    for old in CACHE.glob(f"node0-{arch}-*.raw*"):
-        old.unlink()
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="tree-") as folder:
-        # The root of the tree becomes the root of the machine: its mode is seen there.
-        os.chmod(folder, 0o755)
+    """The raw disk, from the cache or made now (a minute)."""
+    public = debian.ssh_key().with_suffix(".pub").read_text()
+    words = (*recipe(arch), public, SOURCE)
+    return debian.cached(f"node0-{arch}", words, lambda path: _make(path, arch))
+
+
+def _make(path: Path, arch: str) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tree-") as folder:
         tree = Path(folder)
-        bootstrap(tree, arch, (KERNELS[arch], *PACKAGES))
-        _configure(tree, public)
-        beside = path.with_suffix(".raw.new")
-        _disk(tree, beside)
-    beside.rename(path)
-    return path
+        debian.bootstrap(tree, recipe(arch))
+        _configure(tree)
+        _disk(tree, path)
 
 
-def bootstrap(tree: Path, arch: str, packages: tuple[str, ...]) -> None:
-    """A Debian without documentation in an empty folder."""
-    words = ["nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase"]
-    # The kernel under us runs i386 as well; mmdebstrap would ask another tool whether it does.
-    words += [f"--architectures={arch}", "--skip=check/qemu,output/dev"]
-    words.append(f"--include={','.join(packages)}")
-    for name in ("doc", "man", "locale", "info"):
-        words.append(f"--dpkgopt=path-exclude=/usr/share/{name}/*")
-    # A machine's other sources need not carry the architecture.
-    words += [SUITE, str(tree), f"deb {apt.mirror()} {SUITE} main"]
-    subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
-
-
-def _configure(tree: Path, public: str) -> None:
-    def write(name: str, text: str, mode: int = 0o644) -> None:
-        path = tree / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
-
-    write("etc/hostname", "node0\n")
-    write("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 machine0\n")
-    write("etc/fstab", f"UUID={ROOT_UUID} / ext4 noatime 0 1\n")
-    write("etc/systemd/network/10-eth0.network", NETWORK)
-    write("etc/systemd/network/20-eth1.network", LAN)
-    write("etc/default/grub", GRUB_DEFAULTS)
-    # sd probes its disks side by side, whatever the order they were found in, and takes a name in
-    # each probe. So the initramfs knows the driver of this one disk only: it is sda by the time
-    # that its file system is mounted, and the data disk's driver is loaded from there.
-    write("etc/initramfs-tools/conf.d/umlaan-test", "COMPRESS=lz4\nMODULES=list\n")
-    write("etc/initramfs-tools/modules", "\n".join(MODULES) + "\n")
-    write("root/.ssh/authorized_keys", public, 0o600)
-    (tree / "root/.ssh").chmod(0o700)
-    write("etc/ssh/sshd_config.d/umlaan-test.conf", "UseDNS no\nGSSAPIAuthentication no\n")
-    units = tree / "etc/systemd/system"
-    for name in MASKED:
-        (units / name).unlink(missing_ok=True)
-        (units / name).symlink_to("/dev/null")
-    for name, folder in (
-        ("systemd-networkd.service", "multi-user.target.wants"),
-        ("serial-getty@ttyS0.service", "getty.target.wants"),
-    ):
-        (units / folder).mkdir(exist_ok=True)
-        link = units / folder / name
-        link.unlink(missing_ok=True)
-        template = f"{name.partition('@')[0]}@.service" if "@" in name else name
-        link.symlink_to(f"/lib/systemd/system/{template}")
+def _configure(tree: Path) -> None:
+    debian.write(tree, "etc/hostname", "node0\n")
+    debian.write(tree, "etc/hosts", "127.0.0.1 localhost\n127.0.1.1 machine0\n")
+    debian.write(tree, "etc/fstab", f"UUID={ROOT_UUID} / ext4 noatime 0 0\n")
+    debian.write(tree, "etc/systemd/network/10-eth0.network", NETWORK)
+    debian.write(tree, "etc/default/grub", GRUB_DEFAULTS)
+    debian.write(
+        tree, "etc/initramfs-tools/conf.d/test", "COMPRESS=lz4\nMODULES=list\nRESUME=none\n"
+    )
+    debian.write(tree, "etc/initramfs-tools/modules", "\n".join(MODULES) + "\n")
+    sshd = "UseDNS no\nGSSAPIAuthentication no\nUsePAM no\n"
+    debian.write(tree, "etc/ssh/sshd_config.d/umlaan-test.conf", sshd)
+    debian.let_in(tree)
+    debian.without(tree, MASKED)
+    debian.enable(tree, "systemd-networkd.service")
     grub = tree / "boot/grub"
     (grub / "i386-pc").mkdir(parents=True, exist_ok=True)
     for source in (tree / "usr/lib/grub/i386-pc").iterdir():
@@ -163,19 +115,17 @@ def _configure(tree: Path, public: str) -> None:
     (grub / "grub.cfg").write_text(FIRST_MENU.format(uuid=ROOT_UUID))
     subprocess.run(["grub-editenv", str(grub / "grubenv"), "create"], check=True)
     subprocess.run(["chroot", str(tree), "update-initramfs", "-u"], check=True)
-    for folder in ("var/cache/apt/archives", "var/lib/apt/lists"):
-        shutil.rmtree(tree / folder, ignore_errors=True)
-        (tree / folder / "partial").mkdir(parents=True)
 
 
 def _disk(tree: Path, path: Path) -> None:
     """One MBR partition with the tree, grub's boot sector before it, grub's core in the gap."""
-    path.unlink(missing_ok=True)
     with path.open("wb") as file:
         file.truncate(DISK_MIB << 20)
     table = f"label: dos\nstart={FIRST}, type=83, bootable\n"
     subprocess.run(["sfdisk", "-q", str(path)], input=table, text=True, check=True)
-    make_ext4(path, FIRST, (DISK_MIB << 20) // SECTOR - FIRST, tree, ROOT_UUID)
+    words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", ROOT_UUID, "-d", str(tree)]
+    words += ["-E", f"offset={FIRST * SECTOR}", str(path)]
+    subprocess.run([*words, f"{(DISK_MIB << 10) - FIRST * SECTOR // 1024}k"], check=True)
     core = path.with_suffix(".core")
     modules = ["biosdisk", "part_msdos", "ext2", "search_fs_uuid", "normal"]
     words = ["grub-mkimage", "-O", "i386-pc", "-d", str(tree / "usr/lib/grub/i386-pc")]
@@ -193,13 +143,5 @@ def _disk(tree: Path, path: Path) -> None:
         file.write(embedded)
 
 
-def make_ext4(disk: Path, start: int, sectors: int, tree: Path, uuid: str) -> None:
-    """An ext4 inside a disk image, from sector start on, filled from a tree."""
-    words = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-d", str(tree)]
-    words += ["-E", f"offset={start * SECTOR}"]
-    subprocess.run([*words, str(disk), f"{sectors * SECTOR // 1024}k"], check=True)
-
-
 if __name__ == "__main__":
-    CACHE.mkdir(parents=True, exist_ok=True)
     print(image(*sys.argv[1:]))

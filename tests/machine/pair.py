@@ -8,29 +8,23 @@ import shlex
 import time
 from typing import Any
 
-from tests.vm.lab import REPOSITORY, Lab
+from tests.machine.lab import REPOSITORY, Lab
 from umlaan.agent import dvstables
 
 NODE = "@uml/node1"
-STATE = "/var/lib/umlaan/vm"
-UNIT = "umlaan-vm-nodes.service"
-UNITS = [f"umlaan-vm-{name}.service" for name in ("dvs-join", "dvs-proxy-node1", "dvs-up", "nodes")]
-# The guest runs in a machine that runs without acceleration: minutes where others take seconds.
+STATE = "/var/lib/umlaan/pair"
+UNIT = "umlaan-pair-nodes.service"
+UNITS = [
+    f"umlaan-pair-{name}.service" for name in ("dvs-join", "dvs-proxy-node1", "dvs-up", "nodes")
+]
 DVS: dict[str, Any] = runpy.run_path(str(REPOSITORY / "group_data/all.py"))["dvs"]
-DVS["programs"] |= {"start_timeout": 300, "connect_timeout": 600}
-DVS["programs"]["environment"] |= {
-    # A beat costs this guest a tenth of a second.
-    "DVS_HEARTBEAT_MS": "5000",
-    "DVS_DEADLINE_MS": "90000",
-    "DVS_CONNECT": "120",
-    "DVS_TIMEOUT": "300",
-}
 # The procedure's own way: the host's root namespace, a partition of the user's as the root.
 DATA: dict[str, Any] = {
-    "lab": "vm",
+    "lab": "pair",
     "network": {"namespace": None},
     "root": "/dev/sdb6",
-    "node": {"mem": "192M", "boot_timeout": 1800},
+    "node": {"mem": "192M"},
+    "kernel": "ready:package:user-mode-linux",
     "dvs": DVS,
 }
 
@@ -40,19 +34,18 @@ def inside(lab: Lab, command: str) -> str:
     words = ["ssh", "-F", "none", "-i", f"{STATE}/ssh/id_ed25519", "-o", "BatchMode=yes"]
     words += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     words += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=120", "-o", "ControlMaster=auto"]
-    # A new connection costs this guest half a minute.
     words += ["-o", f"ControlPath={STATE}/nodes/node1/ssh", "-o", "ControlPersist=600"]
     line = f"{shlex.join([*words, 'root@192.168.1.101', command])} 2>/dev/null"
-    deadline = time.monotonic() + 1800
+    deadline = time.monotonic() + 300
     while True:
-        done = lab.machine.ssh(line, check=False, timeout=600)
+        done = lab.machine.ssh(line, check=False, timeout=300)
         if not done.returncode:
             return done.stdout.strip()
         # A guest that the unit has just started has a while to go to its sshd.
         assert done.returncode == 255 and time.monotonic() < deadline, (
             f"{command}: {done.returncode}"
         )
-        time.sleep(3)
+        time.sleep(0.3)
 
 
 def uml_pid(lab: Lab) -> str:
@@ -95,6 +88,23 @@ def inside_its_dc(lab: Lab) -> bool:
     names = " ".join(f"/proc/{pid}/ns/pid" for pid in (uml_pid(lab), dc_pid(lab), "1"))
     uml, dc, machine = lab.machine.out(f"readlink {names}").split()
     return uml == dc != machine
+
+
+def wait_until_joined(lab: Lab) -> None:
+    """By itself: no run has a hand in it."""
+    deadline = time.monotonic() + 300
+    while faults := unjoined(lab):
+        assert time.monotonic() < deadline, f"{faults}\n{journal(lab)}"
+        time.sleep(0.5)
+
+
+def wait_until_launched(lab: Lab) -> str:
+    """The pid of a UML that the machine's own units brought up."""
+    deadline = time.monotonic() + 300
+    while not (uml := uml_pid(lab)):
+        assert time.monotonic() < deadline, journal(lab)
+        time.sleep(0.5)
+    return uml
 
 
 def end(lab: Lab) -> str:
