@@ -71,5 +71,5 @@ class Lab:
         print(f"--- {story}: {time.monotonic() - started:.0f} s")
         lines = done.stdout.rstrip().splitlines()
         match = LAST.match(lines[-1]) if lines else None
-        assert match, done.stdout[-3000:]
+        assert match, f"exit code {done.returncode}: {done.stdout[-3000:]}"
         return Result(done.returncode, done.stdout, int(match[1]), int(match[2]), match[3])
