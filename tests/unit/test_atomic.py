@@ -46,6 +46,8 @@ WRITES = {
     "baseimage.py:make",
     # Beneath a root: a file that must not be there yet.
     "beneath.py:create",
+    # The other way: into a new file of a build's own folder.
+    "beneath.py:copy",
 }
 
 

@@ -88,6 +88,8 @@ def test_its_file_system_holds_what_it_needs_and_nothing_else(
 ) -> None:
     top = Path(f"/proc/{held()}/root")
     found = {f"/{path.relative_to(top)}" for path in top.rglob("*") if not path.is_dir()}
+    # A socket at which root waits for an answer of some node: none can list that folder.
+    found = {path for path in found if not path.startswith("/run/umlaan/reply/")}
     devices = {"null", "zero", "full", "random", "urandom", "net/tun"}
     assert found == {
         BUSYBOX,
