@@ -26,7 +26,7 @@ destroy: $(VENV)/.ready
 # The levels go one after the other, each begins only where the one before it passed.
 test: $(VENV)/.test-ready
 	@rm -f $(LEVELS)
-	@for name in lint unit e2e; do $(LEVEL) $$name $(MAKE) -s --no-print-directory $$name || break; done
+	@for name in lint unit e2e test-machine test-vm; do $(LEVEL) $$name $(MAKE) -s --no-print-directory $$name || break; done
 	@$(LEVEL)
 	@echo "umlaan: all tests passed"
 
