@@ -42,7 +42,8 @@ if [ -n "$entry" ]; then grub-editenv $env unset next_entry; else entry=$(value 
 line=$(grep -s "umlaan.entry=$entry\\$" /boot/grub/grub.cfg) || exit 0
 set -- $line
 printf '%s\\n' "$line" >/run/cmdline
-echo "${2#/boot/vmlinuz-}" >/run/osrelease
+# grub names the file by its path on the disk, which is not the one seen in here.
+echo "${2##*/vmlinuz-}" >/run/osrelease
 mount --bind /run/cmdline /proc/cmdline
 mount --bind /run/osrelease /proc/sys/kernel/osrelease
 """

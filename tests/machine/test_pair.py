@@ -95,6 +95,7 @@ def test_when_needed_it_is_confirmed_and_what_waited_comes_up_in_the_same_run(la
     entry = re.search(r"umlaan\.entry=(\S+)", lab.machine.out("cat /proc/cmdline"))
     assert entry
     assert f"saved_entry={entry[1]}" in lab.machine.out("grub-editenv list").splitlines()
+    assert "-umlaan-" in lab.machine.out("cat /proc/sys/kernel/osrelease"), "the stand-in's word"
     assert pair.inside_its_dc(lab) and pair.unjoined(lab) == []
     assert "message loop" in result.output and "node0 ↔ node1" in result.output
     links = lab.machine.out("bridge link show; ip -br address show br0")
