@@ -63,7 +63,7 @@ class Machine(Reached):
     arch: str = "amd64"
     memory_mib: int = 1024
     # A lab is tried in it by hand: sda is the system's, sdb6 a root of the user's.
-    data: bool = False
+    second_disk: bool = False
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -77,7 +77,7 @@ class Machine(Reached):
         base = image.image(self.arch)
         words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base)]
         subprocess.run([*words, str(self.folder / "system.qcow2")], check=True)
-        if self.data:
+        if self.second_disk:
             data_disk(self.folder / "data.raw", guestroot.root(self.arch))
 
     def command(self) -> list[str]:
@@ -92,7 +92,7 @@ class Machine(Reached):
         # The host's page cache outlives QEMU, so a flush would only cost time.
         drive = "if=none,cache=unsafe,discard=unmap"
         words += ["-drive", f"file={self.folder / 'system.qcow2'},id=system,format=qcow2,{drive}"]
-        if self.data:
+        if self.second_disk:
             words += ["-device", "virtio-scsi-pci,id=scsi0"]
             words += ["-device", "scsi-hd,drive=system,bus=scsi0.0,bootindex=0"]
             words += ["-drive", f"file={self.folder / 'data.raw'},id=data,format=raw,{drive}"]
@@ -163,7 +163,7 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int, nargs="?", default=0)
     parser.add_argument("arch", nargs="?", default="amd64")
     given = parser.parse_args()
-    one = Machine(given.folder, arch=given.arch, port=given.port or free_port(), data=True)
+    one = Machine(given.folder, arch=given.arch, port=given.port or free_port(), second_disk=True)
     one.memory_mib = 1800
     if not (one.folder / "system.qcow2").exists():
         one.create()
