@@ -89,7 +89,7 @@ def test_a_stopped_root_that_its_guest_made_hostile_reaches_nothing(pair: Lab) -
     assert pair.dry().verdict == "drifted"
     # Its sbin leads to a folder of the machine's while packages are asked for.
     script(f"mv /usr/sbin /usr/sbin.real; ln -s {victim} /usr/sbin; : dpkg")
-    script("touch /usr/sbin.real/x; : dpkg; rm -f /usr/sbin.real/x; cat /base64.ran >/dev/null")
+    script("base64 /etc/hostname; [ -e /base64.ran ] && : dpkg")
     script("/bin/rm /usr/sbin && /bin/mv /usr/sbin.real /usr/sbin")
     assert machine() == before
     assert abs(time.time() - time.monotonic() - clock) < 600
