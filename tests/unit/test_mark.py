@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from umlaan.agent import keys, mark, preflight, remove
+from umlaan.agent import atomic, keys, mark, preflight, remove
 from umlaan.facts.base import PACKAGE
 from umlaan.model.lab import HostData, build_lab
 from umlaan.plan import network_files
@@ -133,8 +133,39 @@ def test_a_mark_of_another_users_or_by_a_link_counts_nothing(tmp_path: Path) -> 
     assert mark.standing("x", str(tmp_path))[0] == "refused"
 
 
+MANY = """
+import os, sys
+from umlaan.agent import mark
+for number in range(150):
+    folder = f"{sys.argv[1]}/{number}"
+    told = mark.refusal(["keys", "make"], ("x", folder))
+    told = told or mark.refusal(["keys", "look"], ("x", folder))
+    if told:
+        sys.exit(told)
+    os.makedirs(f"{folder}/log", exist_ok=True)
+"""
+
+
+def test_verbs_that_mark_a_folder_at_once_all_work_there(tmp_path: Path) -> None:
+    words = [sys.executable, "-S", "-c", MANY, str(tmp_path)]
+    asked = [
+        subprocess.Popen(words, cwd=PACKAGE.parent, stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    assert [one.communicate()[1] for one in asked] == [""] * 6
+
+
+def test_an_order_for_a_cache_marks_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert mark.refusal(["spec", str(tmp_path / "cache/one.json"), ""], ("x", str(state))) == ""
+    assert not state.exists()
+    assert mark.refusal(["spec", str(state / "host-kernel/spec.json"), ""], ("x", str(state))) == ""
+    assert mark.standing("x", str(state)) == ("own", "")
+
+
 def test_a_mark_on_its_way_and_a_file_system_of_its_own_are_nothing(tmp_path: Path) -> None:
     (tmp_path / ".lab.json.0123").write_text("")
+    Path(atomic.name_beside(str(tmp_path / ".lab.json.4567"))).write_text("")
     (tmp_path / "lost+found").mkdir()
     assert mark.standing("x", str(tmp_path)) == ("new", "")
 

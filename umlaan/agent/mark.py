@@ -43,11 +43,10 @@ _WRITES: dict[str, tuple[str, ...]] = {
     "root": ("make",),
     "run": (),
     "snapshot": ("take", "restore"),
-    "spec": (),
     "supervise": ("sync",),
 }
 # A mark on its way, and what mkfs leaves in a file system that is the folder.
-_NOTHING = re.compile(r"\.lab\.json\..*|lost\+found")
+_NOTHING = re.compile(r"\.{1,2}lab\.json\..*|lost\+found")
 _NODE = re.compile(r"node[0-9]+")
 
 # own: marked; old: of an earlier umlaan, to be marked; new: nothing there yet.
@@ -72,14 +71,20 @@ def refusal(argv: list[str], told: tuple[str, str] | None) -> str:
     if fault := trust.fault_of(told[1], shared=False):
         return f"state_dir: {told[1]}: {fault}; root runs what lies there"
     kind, text = standing(*told)
-    first = _WRITES.get(argv[0])
-    writes = first is not None and (not first or (argv[1:2] and argv[1] in first))
-    if writes and kind in ("new", "old"):
+    if _writes(argv, told[1]) and kind in ("new", "old"):
         try:
             return make(*told)
         except OSError as error:
             return f"state_dir: {fault_of(error, told[1])}"
     return text
+
+
+def _writes(argv: list[str], folder: str) -> bool:
+    """Whether a verb writes into the state folder; an order for a builder's cache does not."""
+    if argv[0] == "spec" and argv[1:]:
+        return os.path.realpath(argv[1]).startswith(f"{os.path.realpath(folder)}/")
+    first = _WRITES.get(argv[0])
+    return first is not None and (not first or argv[1:2] != [] and argv[1] in first)
 
 
 def standing(lab: str, folder: str) -> tuple[Kind, str]:
@@ -91,7 +96,8 @@ def standing(lab: str, folder: str) -> tuple[Kind, str]:
         return _new(lab, folder, real)
     except OSError as error:
         return "refused", f"state_dir: {folder}: {error.strerror}; set it to a folder"
-    if MARK in names:
+    # A folder is not read at one moment: what came after the mark may be seen without it.
+    if MARK in names or (names and os.path.lexists(f"{real}/{MARK}")):
         return _marked(lab, folder, f"{real}/{MARK}")
     if not names or (names == ["run"] and _only_parcels(f"{real}/run")):
         return _new(lab, folder, real)
