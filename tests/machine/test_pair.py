@@ -27,7 +27,8 @@ pytestmark = pytest.mark.timeout(1800)
 # What a lab on this machine, from its first run to its end, must leave as it was.
 THE_HOSTS_OWN = """cd /proc/sys && grep -r . kernel/hostname kernel/domainname kernel/printk \\
     kernel/sysrq kernel/core_pattern net/ipv4/ip_forward net/ipv4/conf/all net/ipv4/conf/default
-ip -o link | cut -d: -f2 | cut -d@ -f1; ip -br -4 address | sed 's,@if[0-9]*,,; s, *$,,; s,  *, ,g'; ip route
+ip -o link | cut -d: -f2 | cut -d@ -f1; ip route
+ip -br -4 address | sed 's,@if[0-9]*,,; s, *$,,; s,  *, ,g'
 cd /etc && sha256sum hostname hosts resolv.conf fstab passwd group shadow gshadow 2>&1
 find /etc/network /etc/ssh /etc/systemd/network /root /usr/local /home /srv \\
     -path /root/.cache -prune -o -printf '%p %y %m %u %l\\n'
