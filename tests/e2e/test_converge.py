@@ -232,7 +232,10 @@ def test_an_unknown_user_file_in_the_state_folder_survives_destroy(lab: Lab) -> 
     result = lab.destroy()
     assert (result.verdict, result.code) == ("absent", 0), result.output
     assert mine.read_text() == "mine"
+    again = lab.destroy()
+    assert (again.changed, again.verdict, again.code) == (0, "absent", 0), again.output
+    assert [path.name for path in sorted(lab.state_dir.iterdir())] == ["lab.json", "my-notes.txt"]
     mine.unlink()
-    lab.state_dir.rmdir()
+    assert lab.destroy().verdict == "absent" and not lab.state_dir.exists()
     again = lab.destroy()
     assert (again.changed, again.verdict, again.code) == (0, "absent", 0), again.output

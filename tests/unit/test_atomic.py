@@ -263,3 +263,27 @@ def test_no_temporary_name_is_one_that_two_threads_share() -> None:
     assert found == []
     text = "".join(path.read_text() for path in AGENT.glob("*.py"))
     assert ".new-{os.getpid()}" not in text
+
+
+def test_a_tree_deeper_than_python_bears_is_removed(tmp_path: Path) -> None:
+    top = tmp_path / "uml"
+    top.mkdir()
+    (tmp_path / "kept").write_text("kept")
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(top)
+        # As a guest makes it, in its own folder, step by step.
+        for _ in range(3000):
+            os.mkdir("a")
+            os.chdir("a")
+        os.symlink(tmp_path, "out")
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    atomic.remove(str(top))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_what_cannot_be_removed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="refusing to remove"):
+        atomic.remove_tree(f"{tmp_path}/.")

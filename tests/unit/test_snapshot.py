@@ -182,6 +182,17 @@ def test_a_full_disk_leaves_nothing(order: dict[str, Any], monkeypatch: pytest.M
 
 
 @needs_root
+def test_the_mode_that_a_guest_gave_its_root_is_no_snapshot_s(order: dict[str, Any]) -> None:
+    os.chown(order["root"], 65534, 65534)
+    os.chmod(order["root"], 0o4777)
+    assert verb("take", order).returncode == 0
+    assert verb("restore", order).returncode == 0
+    found = [*Path(order["store"]).glob("*.ext4"), Path(order["root"])]
+    assert len(found) == 3
+    assert {(p.stat().st_uid, oct(p.stat().st_mode & 0o7777)) for p in found} == {(0, "0o600")}
+
+
+@needs_root
 def test_a_half_written_snapshot_is_not_there(order: dict[str, Any]) -> None:
     taken = verb("take", order)
     assert taken.returncode == 0, taken.stderr

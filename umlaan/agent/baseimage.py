@@ -12,14 +12,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 from umlaan.agent import apt
-from umlaan.agent.atomic import put
+from umlaan.agent.atomic import put, remove_tree
 from umlaan.agent.chamber import say
 from umlaan.agent.files import locked, make_folder, mounts_below, read_json, write_json
 
@@ -216,7 +215,8 @@ def _remove(path: str) -> None:
     held = mounts_below(path)
     if held:
         raise SystemExit(f"{path}: {held[0]} is mounted in it; unmount it first")
-    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove_tree(path)
 
 
 def call(command: list[str]) -> None:

@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 from umlaan.agent import index, unpack
-from umlaan.agent.atomic import new_file, new_folder, new_link, sync_below
+from umlaan.agent.atomic import new_file, new_folder, new_link, remove_tree, sync_below
 from umlaan.agent.chamber import BuildError, Chamber
 from umlaan.agent.dvstar import write_tarball
 from umlaan.agent.files import locked, read_json, write_json
@@ -145,7 +145,7 @@ def _unpack(spec: Spec, source_hash: str, target: str) -> None:
     one = len(inside) == 1 and unpack.kind_of(f"{beside}/{inside[0]}") == "directory"
     whole = f"{beside}/{inside[0]}" if one else beside
     os.rename(whole, target)
-    shutil.rmtree(beside, ignore_errors=True)
+    remove_tree(beside)
 
 
 def _make(spec: Spec, folder: str, step: dict[str, Any]) -> list[str]:
@@ -179,7 +179,7 @@ def _build(
     spec: Spec, variant: str, source: dict[str, Any], inputs: dict[str, Any], home: str
 ) -> None:
     # An earlier umlaan's, where its run was killed.
-    shutil.rmtree(f"{home}.work", ignore_errors=True)
+    remove_tree(f"{home}.work")
     with new_folder(home) as work:
         _unpack(spec, source["hash"], f"{work}/dvs")
         for step in spec["variants"][variant]:
@@ -256,7 +256,7 @@ def _install(
     if stamp is None:
         raise SystemExit(f"DVS {variant}: {home} is not built")
     if drift(f"{home}/dvs", stamp["manifest"], spec["cache"]):
-        shutil.rmtree(home)
+        remove_tree(home)
         if "given" in spec:
             raise SystemExit(
                 f"DVS {variant}: {home} was not whole and is removed; the next run brings it anew"
@@ -298,7 +298,7 @@ def _place(source: str, target: str, row: list[Any]) -> None:
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(target) and not os.path.islink(target):
-        shutil.rmtree(target)
+        remove_tree(target)
     if kind == "link":
         new_link(target, content)
         return

@@ -46,7 +46,7 @@ _WRITES: dict[str, tuple[str, ...]] = {
     "supervise": ("sync",),
 }
 # A mark on its way, and what mkfs leaves in a file system that is the folder.
-_NOTHING = re.compile(r"\.{1,2}lab\.json\..*|lost\+found")
+NOTHING = re.compile(r"\.{1,2}lab\.json\..*|lost\+found")
 _NODE = re.compile(r"node[0-9]+")
 
 # own: marked; old: of an earlier umlaan, to be marked; new: nothing there yet.
@@ -91,7 +91,7 @@ def standing(lab: str, folder: str) -> tuple[Kind, str]:
     """What a state folder is to a lab, and why it is refused. Reads only."""
     real = os.path.realpath(folder)
     try:
-        names = [name for name in os.listdir(real) if not _NOTHING.fullmatch(name)]
+        names = [name for name in os.listdir(real) if not NOTHING.fullmatch(name)]
     except FileNotFoundError:
         return _new(lab, folder, real)
     except OSError as error:
@@ -246,7 +246,7 @@ def make(lab: str, folder: str) -> str:
 
 def away(folder: str) -> None:
     """The mark and its folder, where nothing else is left in it."""
-    left = [name for name in _listed(folder) if not _NOTHING.fullmatch(name)]
+    left = [name for name in _listed(folder) if not NOTHING.fullmatch(name)]
     if left not in ([], [MARK]):
         return
     with contextlib.suppress(OSError):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from umlaan.agent import atomic, mark, node
+from umlaan.agent.atomic import remove_tree
 from umlaan.agent.files import mounts_below
 
 # What a name is: a file, a folder that is umlaan's with all in it, or one that holds what is named.
@@ -118,9 +118,8 @@ def present(spec: dict[str, Any]) -> list[str]:
 
 
 def _last(folder: str) -> bool:
-    """Whether only the mark is left of the lab: snapshots serve one that comes back."""
-    names = _listed(folder)
-    return mark.MARK in names and not any(name in names for name in STAYS)
+    """Whether nothing but the mark is left: with anything in it the folder is still this lab's."""
+    return [name for name in _listed(folder) if not mark.NOTHING.fullmatch(name)] == [mark.MARK]
 
 
 def theirs(folder: str, tree: dict[str, Own] | None = None) -> Iterator[str]:
@@ -160,7 +159,7 @@ def remove(spec: dict[str, Any]) -> int:
         return 1
     for path in list(ours(folder)):
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             os.unlink(path)
     for path in list(holders(folder)):
@@ -169,8 +168,6 @@ def remove(spec: dict[str, Any]) -> int:
     kept = {f"{folder}/{name}" for name in (mark.MARK, *STAYS)}
     if left := [path for path in theirs(folder) if path not in kept]:
         print(f"left: {', '.join(left)}: umlaan did not make it", flush=True)
-    if _last(folder):
-        os.unlink(f"{folder}/{mark.MARK}")
     mark.away(folder)
     return 0
 

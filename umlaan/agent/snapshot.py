@@ -14,7 +14,6 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -75,8 +74,9 @@ def copy(source: str, target: str, what: str) -> str:
             _fits(os.fstat(old.fileno()).st_blocks * 512, target)
             _sparse(old.fileno(), new.fileno(), what)
             how = "copy"
+        # What a guest made of its root's mode is no file's of root's.
+        os.fchmod(new.fileno(), 0o600)
         os.fsync(new.fileno())
-    shutil.copymode(source, target)
     return how
 
 
@@ -207,6 +207,9 @@ def restore(order: Order) -> None:
         if os.path.exists(root):
             # The root has two names until the other takes its first: there is one at every moment.
             os.link(root, image(order, kept))
+            # Its user's id may be another's one day.
+            os.chown(root, 0, 0)
+            os.chmod(root, 0o600)
             about = f"the root of {order['name']} until {name} was restored"
             _stamp(order, kept, state="stopped", how="kept", check="not checked", of=about)
         else:

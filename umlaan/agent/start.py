@@ -14,7 +14,6 @@ import json
 import os
 import pwd
 import select
-import shutil
 import stat
 import sys
 from typing import Any
@@ -31,6 +30,7 @@ from umlaan.agent import (
     sweep,
     tap,
 )
+from umlaan.agent.atomic import remove_tree
 from umlaan.agent.files import locked, make_folder, write_json
 from umlaan.agent.visible import visible, word
 
@@ -159,7 +159,8 @@ def start(order: dict[str, Any]) -> str:
         rootlock.wait_free(order["root"], 5.0)
         # A stale pid file with a recycled pid would make UML take a random umid, and so would what
         # a guest has put there.
-        shutil.rmtree(f"{directory}/uml", ignore_errors=True)
+        if os.path.lexists(f"{directory}/uml"):
+            remove_tree(f"{directory}/uml")
         hand_over(order, user)
         reach.end_shared(directory)
         words += sandbox(order, user)

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
+from umlaan.agent.atomic import remove_tree
 from umlaan.agent.chamber import BuildError
 
 # One file of an archive, a sparse one as well, and what stays free on the disk.
@@ -50,7 +51,7 @@ def unpack(path: str, target: str, *options: str, outside: bool = False) -> None
         # Its maker holds it.
         os.chmod(target, 0o700)
     else:
-        shutil.rmtree(target, ignore_errors=True)
+        remove_tree(target)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.mkdir(target, 0o700)
     try:
@@ -60,7 +61,8 @@ def unpack(path: str, target: str, *options: str, outside: bool = False) -> None
         tame(target, path, outside)
         os.chmod(target, 0o755)
     except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(target)
         raise
 
 

@@ -87,6 +87,10 @@ class DryRun:
                 text = Path(self._path).read_text()
             except OSError:
                 lines = [line.strip() for line in output.splitlines() if line.strip()]
-                told = [line for line in lines if not line.startswith("-->")]
+                told = [
+                    line
+                    for line in lines
+                    if not line.startswith("-->") or line.startswith("--> pyinfra error")
+                ]
                 raise Fault("no plan could be made; pyinfra says:", *told[-TAIL:]) from None
         return PlanOutput.model_validate_json(text)
