@@ -85,15 +85,14 @@ def test_a_holder_names_itself(run: Path) -> None:
 def test_another_users_process_with_a_nodes_words_is_left_alone(order: dict[str, Any]) -> None:
     """It is no part of the node: neither killed, nor in the way, nor counted."""
     theirs = started_by_other("umid=node9", f"uml_dir={order['dir']}/uml/")
-    mine = subprocess.Popen(
-        ["/bin/sh", "-c", "sleep 600; :", "umid=node9", f"uml_dir={order['dir']}/uml/"],
-        start_new_session=True,
-    )
+    # One process: a shell's child would have its words until it is another program.
+    script = "import signal; signal.pause()"
+    words = ["umid=node9", f"uml_dir={order['dir']}/uml/"]
+    mine = subprocess.Popen([sys.executable, "-S", "-c", script, *words], start_new_session=True)
     try:
         for one in (theirs, mine):
             until(lambda one=one: b"umid=" in Path(f"/proc/{one.pid}/cmdline").read_bytes())
-        # What the shell has just forked still has its words.
-        until(lambda: [m.pid for m in node.members(order)] == [mine.pid])
+        assert [m.pid for m in node.members(order)] == [mine.pid]
         assert sweep.clear(order) == 1
         done = agent("node-start", order)
         assert done.returncode == 0, done.stderr
