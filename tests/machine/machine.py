@@ -38,12 +38,13 @@ Address={address}/24
 LinkLocalAddressing=no
 """
 # nspawn ends with 133 where it is to be started anew, for a reboot; what it keeps in its folder of
-# /run it removes only where that is in memory.
+# /run it removes only where that is in memory. Its link ($0) goes some time after a power cut.
 AGAIN = """
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs nspawn /run/systemd/nspawn
 while :; do
     code=0
+    ip link delete "$0" 2>/dev/null || true
     "$@" || code=$?
     [ $code = 133 ] || exit $code
 done
@@ -125,7 +126,7 @@ class Machine(Reached):
         assert self.process is None
         # Without the PID namespace around it what runs inside would outlive a killed nspawn.
         words = ["unshare", "--mount-proc", "--pid", "--fork", "--kill-child"]
-        words += ["sh", "-ec", AGAIN, "sh"]
+        words += ["sh", "-ec", AGAIN, f"vb-{self.name}"[:15]]
         words += ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot"]
         words += [f"--machine={self.name}", "--register=no", "--keep-unit", "--capability=all"]
         words += [f"--network-bridge={BRIDGE}", "--resolv-conf=off", "--timezone=off"]
