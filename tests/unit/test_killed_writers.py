@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gevent import monkey
 
+from tests.unit.killed import killed_at
 from umlaan.agent import bring, hostkernel, kernel_build, keys
 
 # What a writer changes on disk goes through one of these.
 STEPS = ("rename", "fsync", "unlink", "mkdir", "link", "symlink", "rmdir")
-
-
-def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """A child that does the work ends as SIGKILL would end it, before a step; False if none."""
-    # gevent, which the tests run on, waits for children in a way of its own.
-    fork, waitpid = (monkey.get_original("os", name) for name in ("fork", "waitpid"))
-    child = fork()
-    if child == 0:
-        begun = 0
-
-        def ending(real: Any) -> Any:
-            def call(*words: Any, **more: Any) -> Any:
-                nonlocal begun
-                begun += 1
-                if begun == step:
-                    os._exit(9)
-                return real(*words, **more)
-
-            return call
-
-        for name in STEPS:
-            setattr(os, name, ending(getattr(os, name)))
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(waitpid(child, 0)[1])
-    assert code in (0, 9)
-    return code == 9
 
 
 def host_keys(top: Path) -> tuple[Callable[[], object], Callable[[], bool]]:
@@ -120,10 +89,10 @@ def test_killed_at_every_step_the_next_makes_it_whole(
         top = tmp_path / str(step)
         top.mkdir()
         work, whole = writer(top)
-        killed = killed_at(step, work)
+        killed = killed_at(step, work, STEPS)
         assert killed or whole(), step
         # Once more, not killed: it is whole, and nothing is left beside it.
-        assert not killed_at(-1, work)
+        assert not killed_at(-1, work, STEPS)
         assert whole(), step
         left = [str(path) for path in top.rglob("*") if ".umlaan-new-" in path.name]
         assert left == [], step

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gevent import monkey
 
+from tests.unit.killed import killed_at
 from umlaan.agent import quiesce, root, snapshot
 from umlaan.agent.files import locked
 from umlaan.model.lab import HostData, build_lab
@@ -214,31 +214,7 @@ def test_another_lab_s_node_of_that_name_is_not_waited_for(
         assert (busy.returncode, "snapshot take" in busy.stderr) == (1, True), busy.stderr
 
 
-def killed_at(step: int, order: dict[str, Any]) -> bool:
-    """A restore that ends as SIGKILL would end it, right before one of its steps; False if none."""
-    # gevent, which the tests run on, waits for children in a way of its own.
-    fork, waitpid = (monkey.get_original("os", name) for name in ("fork", "waitpid"))
-    child = fork()
-    if child == 0:
-        begun = 0
-
-        def ending(real: Any) -> Any:
-            def call(*words: Any, **more: Any) -> Any:
-                nonlocal begun
-                begun += 1
-                if begun == step:
-                    os._exit(9)
-                return real(*words, **more)
-
-            return call
-
-        for name in ("link", "rename", "fsync", "unlink", "copy_file_range"):
-            setattr(os, name, ending(getattr(os, name)))
-        try:
-            snapshot.restore(order)
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(waitpid(child, 0)[1]) == 9
+STEPS = ("link", "rename", "fsync", "unlink", "copy_file_range")
 
 
 @needs_root
@@ -257,7 +233,7 @@ def test_a_restore_killed_at_any_step_leaves_a_root_and_is_undone_or_done(tmp_pa
         root.write_text("after")
         stamp.write_text('{"key": "other"}')
         step += 1
-        killed = killed_at(step, order)
+        killed = killed_at(step, lambda: snapshot.restore(order), STEPS)
         # There is a root at every moment, and its stamp is its own once anybody looked.
         known = snapshot.listing(order)
         snapshot.recover(order)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from umlaan.agent import atomic, mark, node
-from umlaan.agent.atomic import remove_tree
 from umlaan.agent.files import mounts_below
 
 # What a name is: a file, a folder that is umlaan's with all in it, or one that holds what is named.
@@ -159,7 +158,7 @@ def remove(spec: dict[str, Any]) -> int:
         return 1
     for path in list(ours(folder)):
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            remove_tree(path)
+            atomic.remove_tree(path)
         else:
             os.unlink(path)
     for path in list(holders(folder)):
